@@ -263,6 +263,26 @@ class Engine:
         return self("run", "--rm", *self.run_options, *options, image, *command)
 
 
+class Containerd(Engine):
+    """Containerd with its client ctr."""
+
+    __slots__ = ()
+
+    def output_of(self, *arguments: str) -> str:
+        """Run a container to its end, with the arguments of `ctr run`, and return its output.
+
+        The shim writes it to a file: ctr itself may lose the output of a command that ends at once.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            log = Path(directory) / "log"
+            self("run", "--rm", "--log-uri", log.as_uri(), *arguments)
+            return log.read_text(errors="surrogateescape")
+
+    def in_namespace(self, name: str) -> Containerd:
+        """The same containerd; the client works in another of its namespaces."""
+        return Containerd((*self.command, "--namespace", name), self.socket)
+
+
 @contextmanager
 def dockerd(
     directory: Path,
@@ -311,7 +331,7 @@ def dockerd(
 @contextmanager
 def containerd(
     directory: Path, *, configuration: str = "version = 2\n", cri: bool = False
-) -> Iterator[Engine]:
+) -> Iterator[Containerd]:
     """A containerd, driven by ctr, with its data below `directory`.
 
     `configuration` is the text of a configuration file, which begins with its version; it gets the
@@ -330,7 +350,7 @@ def containerd(
             f'state = "{short}/state"\n{disabled}'
             f'[grpc]\n  address = "{socket}"\n{rest}'
         )
-        engine = Engine((client, "--address", socket), socket)
+        engine = Containerd((client, "--address", socket), socket)
         try:
             with running(
                 [daemon, "--config", str(config)],

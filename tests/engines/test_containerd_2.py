@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import succeed
-from tests.components import Engine, containerd
+from tests.components import Containerd, containerd
 from tests.cri import Cri
 from tests.engines.test_snapshotter import TOOL, ctr, images, run, service
 from tests.layer_builder import image, write_layout
@@ -19,12 +19,12 @@ from tests.snapshotter_images import Scene
 __all__ = ["ctr", "images", "service"]
 
 
-def pull(ctr: Engine, reference: str) -> None:
+def pull(ctr: Containerd, reference: str) -> None:
     ctr("images", "pull", "--plain-http", "--snapshotter", "publisher", reference)
 
 
 def test_a_plain_pull_of_a_published_image_fetches_none_of_its_layers(
-    images: Scene, ctr: Engine
+    images: Scene, ctr: Containerd
 ) -> None:
     pull(ctr, images.reference("tool"))
     assert images.fetched() == set()
@@ -34,7 +34,7 @@ def test_a_plain_pull_of_a_published_image_fetches_none_of_its_layers(
     assert run(ctr, images.reference("child"), "two") == ["child", "tool"]
 
 
-def test_layers_that_no_tree_has_are_fetched(images: Scene, ctr: Engine) -> None:
+def test_layers_that_no_tree_has_are_fetched(images: Scene, ctr: Containerd) -> None:
     pull(ctr, images.reference("mixed"))
     assert images.fetched() >= {"mixed 1"}
     assert not images.fetched() & {"mixed 0", "tool 0"}

@@ -63,7 +63,7 @@ def test_containerd_pulls_an_image_and_runs_it(image: str, tmp_path: Path) -> No
     with containerd(tmp_path / "containerd") as ctr:
         assert re.search(rf"^Server:\n +Version: +v?{HERE.containerd}", ctr("version"), re.M)
         ctr("images", "pull", "--plain-http", image)
-        found = read_report(ctr("run", "--rm", image, "probe"))
+        found = read_report(ctr.output_of(image, "probe"))
         assert found.directory == "/work dir"
 
 

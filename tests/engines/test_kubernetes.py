@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.command import succeed
-from tests.components import Engine, containerd, docker_registry, program
+from tests.components import Containerd, containerd, docker_registry, program
 from tests.layer_builder import Image, directory, file, image, layer, write_layout
 from tests.probe import Report, read_report, write_probe
 
@@ -30,7 +30,7 @@ DEFAULT_CAPABILITIES = (
 class Node:
     """A containerd, and a flat image of the probe in a tree that is mounted beside it."""
 
-    ctr: Engine
+    ctr: Containerd
     flat: str
     images: dict[str, str]
 
@@ -49,9 +49,9 @@ class Node:
         ]
         bind = f"type=bind,src={self.flat},dst={mount['mountPath']},options=rbind:ro"
         words = (*container["command"], *container["args"])
-        flags = ("--rm", *drop, *options, "--mount", bind)
+        flags = (*drop, *options, "--mount", bind)
         program = words if words[0] != "chroot" else ("/bin/busybox", *words)
-        found = read_report(self.ctr("run", *flags, self.images[manifest], manifest, *program))
+        found = read_report(self.ctr.output_of(*flags, self.images[manifest], manifest, *program))
         assert found.arguments[-2:] == tuple(container["args"])
         assert ("V1", "a b") in found.environment and found.directory == "/"
         return found

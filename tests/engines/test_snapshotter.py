@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import succeed
-from tests.components import Engine, containerd, dockerd, require_mounts
+from tests.components import Containerd, Engine, containerd, dockerd, require_mounts
 from tests.engines.releases import HERE
 from tests.snapshotter import Client, Running, running
 from tests.snapshotter_images import Scene, cri_pull, scene
@@ -33,7 +33,7 @@ def service(images: Scene, tmp_path: Path) -> Iterator[tuple[Running, Client]]:
 
 
 @pytest.fixture
-def ctr(service: tuple[Running, Client], tmp_path: Path) -> Iterator[Engine]:
+def ctr(service: tuple[Running, Client], tmp_path: Path) -> Iterator[Containerd]:
     """Containerd with the configuration that the command prints."""
     socket = service[0].socket
     printed = succeed("snapshotter", "--config", HERE.configuration, "--socket", socket).out
@@ -42,15 +42,14 @@ def ctr(service: tuple[Running, Client], tmp_path: Path) -> Iterator[Engine]:
         yield engine
 
 
-def run(ctr: Engine, reference: str, name: str, *namespace: str) -> list[str]:
-    options = ("run", "--rm", "--snapshotter", "publisher")
-    return ctr(*namespace, *options, reference, name).split()
+def run(ctr: Containerd, reference: str, name: str) -> list[str]:
+    return ctr.output_of("--snapshotter", "publisher", reference, name).split()
 
 
-def test_kubernetes_pulls_a_published_image_without_its_layers(images: Scene, ctr: Engine) -> None:
+def test_kubernetes_pulls_a_published_image_without_its_layers(images: Scene, ctr: Containerd) -> None:
     cri_pull(ctr.socket, images.reference("tool"))
     assert images.fetched() == set()
-    assert run(ctr, images.reference("tool"), "one", "--namespace", "k8s.io") == TOOL
+    assert run(ctr.in_namespace("k8s.io"), images.reference("tool"), "one") == TOOL
 
 
 @pytest.fixture

@@ -306,7 +306,7 @@ def ctr(scene: Scene, *words: str, pull: str = "") -> Report:
     with containerd(scene.folder / f"containerd-{secrets.token_hex(4)}") as engine:
         if pull:
             engine("images", "pull", "--plain-http", pull)
-        return read_report(engine("run", "--rm", *words))
+        return read_report(engine.output_of(*words))
 
 
 def containerd_directory(scene: Scene) -> Report:
@@ -318,7 +318,7 @@ def containerd_snapshotter(scene: Scene) -> Report:
     with snapshots(scene) as engine:
         option = ("--snapshotter", "publisher")
         engine("images", "pull", "--plain-http", *option, original)
-        return read_report(engine("run", "--rm", *option, original, "probe"))
+        return read_report(engine.output_of(*option, original, "probe"))
 
 
 def docker_snapshotter(scene: Scene) -> Report:
@@ -337,7 +337,7 @@ def docker_snapshotter(scene: Scene) -> Report:
 
 
 @contextmanager
-def snapshots(scene: Scene) -> Iterator[Engine]:
+def snapshots(scene: Scene) -> Iterator[Containerd]:
     """A containerd with the snapshotter for the tree, as `publisher snapshotter` configures it."""
     place = scene.folder / f"snapshotter-{secrets.token_hex(4)}"
     place.mkdir()

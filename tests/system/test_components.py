@@ -293,7 +293,7 @@ def test_containerd_runs_an_image_with_zstd_layers(tmp_path: Path) -> None:
         reference = registry.push(source, "busybox:1")
         with containerd(tmp_path / "containerd") as ctr:
             ctr("images", "pull", "--plain-http", reference)
-            output = ctr("run", "--rm", reference, "one", "/bin/sh", "-c", SCRIPT)
+            output = ctr.output_of(reference, "one", "/bin/sh", "-c", SCRIPT)
             assert output == "keptseen"
     assert_nothing_left(tmp_path, ctr)
 

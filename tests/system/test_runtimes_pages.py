@@ -220,9 +220,8 @@ def test_engines_run_a_read_only_flat_image_that_lacks_their_mount_points(
         command = f"podman run --rm --network none --rootfs {flat} /.run"
         reports = [read_report(shell(command, "unshare", "--net", **variables))]
     with containerd(tmp_path / "containerd") as engine:
-        reports.append(
-            read_report(engine("run", "--rm", "--rootfs", "--read-only", flat, "probe", "/.run"))
-        )
+        words = ("--rootfs", "--read-only", flat, "probe", "/.run")
+        reports.append(read_report(engine.output_of(*words)))
     assert [report.arguments for report in reports] == [expected.arguments] * 2
 
 

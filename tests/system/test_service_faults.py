@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -35,6 +36,7 @@ class Service:
         self.lists = write_lists(directory, lists=3, images=1)
         self.repository = f"dir:{directory}/images"
         self._pipe = directory / "waits"
+        self._writer = -1
         os.mkfifo(self._pipe)
         sources = {**self.lists, "waits": self._pipe}
         self.host = HostProcess(
@@ -91,9 +93,19 @@ class Service:
         assert self.host.process.poll() is None, self.host.log.read_text()
         return self.host.status("/readyz") == 200
 
+    def list_is_read(self) -> bool:
+        """Whether the command of `waits` runs: it waits for the contents of its list."""
+        try:
+            self._writer = os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO, error
+            return False
+        return True
+
     def write_list(self) -> None:
-        """Let the ingest of `waits` read its list."""
-        self._pipe.write_bytes(self.lists["list2"].read_bytes())
+        """Let the command of `waits` read its list."""
+        with open(self._writer, "wb") as file:
+            file.write(self.lists["list2"].read_bytes())
 
     def check_published(self, images: int) -> None:
         """Each image was published once."""
@@ -111,10 +123,11 @@ def ended_once(asked: AskedJobs, answer: requests.Response) -> Job:
     return found
 
 
-def begun(asked: AskedJobs, answer: requests.Response) -> None:
+def begun(service: Service, asked: AskedJobs, answer: requests.Response) -> None:
+    """Wait until the command of a job of `waits` runs, which is later than the job's state."""
     assert answer.status_code == 202, answer.text
-    job = answer.json()["id"]
-    eventually(lambda: asked.jobs.get(job).state is JobState.RUNNING)
+    eventually(service.list_is_read)
+    assert asked.jobs.get(answer.json()["id"]).state is JobState.RUNNING
 
 
 def test_a_database_that_is_away_read_only_or_slow_is_waited_for(tmp_path: Path) -> None:
@@ -131,7 +144,7 @@ def test_a_database_that_is_away_read_only_or_slow_is_waited_for(tmp_path: Path)
 
             # It is away while a job runs, and while its command ends.
             waits = service.submit("waits")
-            begun(asked, waits)
+            begun(service, asked, waits)
             database.stop()
             service.refuses("list1", AWAY)
             service.write_list()
@@ -200,7 +213,7 @@ def test_a_full_disk_of_the_state_is_reported_and_jobs_go_on_when_it_has_space(
         asked = AskedJobs(f"sqlite:///{small_disk}/state/jobs.sqlite")
         ended_once(asked, service.submit("list0"))
         waits = service.submit("waits")
-        begun(asked, waits)
+        begun(service, asked, waits)
         with filled(small_disk):
             service.refuses("list1", FULL)
             service.write_list()

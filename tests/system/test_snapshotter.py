@@ -10,7 +10,7 @@ import pytest
 
 from publisher.tree import layout
 from tests.command import succeed
-from tests.components import Engine, containerd, require_mounts
+from tests.components import Containerd, containerd, require_mounts
 from tests.processes import wait_until
 from tests.snapshotter import Client, Running, running
 from tests.snapshotter_images import Scene, background, cri_pull, scene
@@ -35,20 +35,19 @@ def service(images: Scene, tmp_path: Path) -> Iterator[tuple[Running, Client]]:
 
 
 @pytest.fixture
-def ctr(service: tuple[Running, Client], tmp_path: Path) -> Iterator[Engine]:
+def ctr(service: tuple[Running, Client], tmp_path: Path) -> Iterator[Containerd]:
     """Containerd with the configuration that the command prints; ctr in Kubernetes' namespace."""
     socket = service[0].socket
     printed = succeed("snapshotter", "--config", "containerd-2", "--socket", socket).out
     with containerd(tmp_path / "containerd", configuration=printed, cri=True) as engine:
-        yield Engine((*engine.command, "--namespace", "k8s.io"), engine.socket)
+        yield engine.in_namespace("k8s.io")
 
 
-def run(ctr: Engine, reference: str, name: str, *command: str) -> list[str]:
-    options = ("run", "--rm", "--snapshotter", "publisher")
-    return ctr(*options, reference, name, *command).split()
+def run(ctr: Containerd, reference: str, name: str, *command: str) -> list[str]:
+    return ctr.output_of("--snapshotter", "publisher", reference, name, *command).split()
 
 
-def answers(ctr: Engine) -> bool:
+def answers(ctr: Containerd) -> bool:
     try:
         ctr("snapshots", "--snapshotter", "publisher", "ls")
     except AssertionError:
@@ -57,7 +56,7 @@ def answers(ctr: Engine) -> bool:
 
 
 def test_a_published_image_is_run_and_none_of_its_layers_fetched(
-    images: Scene, ctr: Engine
+    images: Scene, ctr: Containerd
 ) -> None:
     cri_pull(ctr.socket, images.reference("tool"))
     assert images.fetched() == set()
@@ -69,7 +68,7 @@ def test_a_published_image_is_run_and_none_of_its_layers_fetched(
 
 
 def test_of_a_child_of_a_published_image_its_own_layer_is_fetched(
-    images: Scene, ctr: Engine
+    images: Scene, ctr: Containerd
 ) -> None:
     cri_pull(ctr.socket, images.reference("child"))
     assert images.fetched() == {"child 2"}
@@ -77,7 +76,7 @@ def test_of_a_child_of_a_published_image_its_own_layer_is_fetched(
 
 
 def test_layers_that_no_tree_has_are_fetched_also_between_published_ones(
-    images: Scene, ctr: Engine
+    images: Scene, ctr: Containerd
 ) -> None:
     cri_pull(ctr.socket, images.reference("mixed"))
     assert images.fetched() >= {"mixed 1"}
@@ -86,14 +85,14 @@ def test_layers_that_no_tree_has_are_fetched_also_between_published_ones(
     assert found == ["base", "middle", "old", "top", "gone"]
 
 
-def test_an_image_that_is_not_published_is_pulled_as_usual(images: Scene, ctr: Engine) -> None:
+def test_an_image_that_is_not_published_is_pulled_as_usual(images: Scene, ctr: Containerd) -> None:
     cri_pull(ctr.socket, images.reference("other"))
     assert images.fetched() == {"other 0"}
     assert run(ctr, images.reference("other"), "one") == ["other"]
 
 
 def test_a_layer_that_was_published_without_root_is_fetched_and_shown_as_it_is(
-    images: Scene, ctr: Engine
+    images: Scene, ctr: Containerd
 ) -> None:
     layer = images.images["tool"].layers[1].digest
     opt = images.tree / layout.layer_tree(layer) / "opt"
@@ -107,7 +106,7 @@ def test_a_layer_that_was_published_without_root_is_fetched_and_shown_as_it_is(
 
 
 def test_containers_go_on_while_the_snapshotter_is_killed_and_started_again(
-    images: Scene, service: tuple[Running, Client], ctr: Engine
+    images: Scene, service: tuple[Running, Client], ctr: Containerd
 ) -> None:
     cri_pull(ctr.socket, images.reference("tool"))
     reference = images.reference("tool")
@@ -124,7 +123,7 @@ def test_containers_go_on_while_the_snapshotter_is_killed_and_started_again(
 
 
 def test_containerd_collects_the_snapshots_of_a_removed_image(
-    images: Scene, service: tuple[Running, Client], ctr: Engine
+    images: Scene, service: tuple[Running, Client], ctr: Containerd
 ) -> None:
     for name in ("child", "other"):
         cri_pull(ctr.socket, images.reference(name))

@@ -160,7 +160,7 @@ def test_killed_at_each_step_while_containers_start_and_stop_nothing_is_lost_or_
         running(tmp_path, images.tree) as (process, client),
         containerd(tmp_path / "containerd", configuration=printed, cri=True) as engine,
     ):
-        ctr = Engine((*engine.command, "--namespace", "k8s.io"), engine.socket)
+        ctr = engine.in_namespace("k8s.io")
         reference = images.reference("tool")
         cri_pull(ctr.socket, reference)
         with ExitStack() as stack:
