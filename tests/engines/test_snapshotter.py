@@ -46,7 +46,9 @@ def run(ctr: Containerd, reference: str, name: str) -> list[str]:
     return ctr.output_of("--snapshotter", "publisher", reference, name).split()
 
 
-def test_kubernetes_pulls_a_published_image_without_its_layers(images: Scene, ctr: Containerd) -> None:
+def test_kubernetes_pulls_a_published_image_without_its_layers(
+    images: Scene, ctr: Containerd
+) -> None:
     cri_pull(ctr.socket, images.reference("tool"))
     assert images.fetched() == set()
     assert run(ctr.in_namespace("k8s.io"), images.reference("tool"), "one") == TOOL

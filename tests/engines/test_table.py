@@ -24,7 +24,7 @@ import pytest
 from publisher.runtimes import oci_runtime
 from tests.command import succeed
 from tests.components import (
-    Engine,
+    Containerd,
     Registry,
     containerd,
     docker_registry,
