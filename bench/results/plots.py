@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 720, 360
+_DIGIT = 7  # the width of one
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 58, 46
 
 _STYLE = """\
@@ -125,11 +126,11 @@ def _frame(title: str, x: Axis, y: Axis, horizontal: _Scale, vertical: _Scale) -
             f'  <text text-anchor="end" x="{_LEFT - 6}" y="{float(at) + 4:.1f}">'
             f"{_number(value)}</text>",
         ]
-    shapes += [
-        f'  <text text-anchor="middle" x="{horizontal.at(value):.1f}" y="{bottom + 16}">'
-        f"{_number(value)}</text>"
-        for value in horizontal.ticks
-    ]
+    for value in horizontal.ticks:
+        number = _number(value)
+        # In the middle of its tick, but within the picture.
+        end = min(horizontal.at(value) + len(number) * _DIGIT / 2, _WIDTH - 6)
+        shapes.append(f'  <text text-anchor="end" x="{end:.1f}" y="{bottom + 16}">{number}</text>')
     return shapes
 
 
