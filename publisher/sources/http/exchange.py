@@ -142,7 +142,7 @@ class Exchange:
         """Return whether a host supports TLS; None if it cannot be reached."""
         url = f"https://{host}/v2/"
         try:
-            self._host(url).send("GET", url, _HEADERS, None, TIMEOUTS).close()
+            self._host(url).connections.send("GET", url, _HEADERS, None, TIMEOUTS).close()
         except (OSError, urllib3.exceptions.HTTPError) as error:
             log.debug("GET %s: %s", place(url), describe(error))
             return False if is_not_tls(error) else None
@@ -291,7 +291,7 @@ class Exchange:
         stack.enter_context(host.slots)
         try:
             with request.deadline.waiting():
-                response = host.send(method, url, headers, request.data, TIMEOUTS)
+                response = host.connections.send(method, url, headers, request.data, TIMEOUTS)
             sent = headers.get("Authorization", "")
             answer = Answer(response, request.deadline, method, url, sent)
         except BaseException:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import urllib3
 import urllib3.exceptions
-from urllib3 import BaseHTTPResponse
 
 from publisher.lazy import pattern
 from publisher.sources import SourceError
@@ -53,7 +52,7 @@ class Host:
         self.name = name
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
         try:
-            self._connections = Connections(
+            self.connections = Connections(
                 settings.proxies.for_host(scheme, host, port),
                 own.max_concurrent,
                 _tls(own, usual_trust) if scheme == "https" else {},
@@ -70,21 +69,6 @@ class Host:
         self._probe = 0.0
         self._worked = float("-inf")
         self._reason = ""
-
-    def send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        timeouts: tuple[float, float],
-    ) -> BaseHTTPResponse:
-        """Send one request, as `Connections.send` does."""
-        return self._connections.send(method, url, headers, body, timeouts)
-
-    def close(self) -> None:
-        """Close all connections; requests that wait for an answer end with an error."""
-        self._connections.shut()
 
     @property
     def waiting(self) -> float:
@@ -213,7 +197,7 @@ class Hosts:
         """Close all connections."""
         with self._lock:
             for host in self._hosts.values():
-                host.close()
+                host.connections.shut()
 
 
 def _is_ambiguous(netloc: str) -> bool:
