@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -88,97 +88,101 @@ def ingest(
         UnsupportedRecord: Another program, or a later release, wrote the remove schedule.
     """
     began = time.monotonic()
-    steps = StepTimes(LoggedProgress(progress or Silent()))
-    progress = steps
     stop = stop or threading.Event()
     policy = policy or Policy()
     admission = admission or Admission()
     selection = selection or Selection()
     jobs = jobs_within_limit(jobs)
-    notices = Notices(repository.url, progress)
+    steps = StepTimes(LoggedProgress(progress or Silent()))
+    notices = Notices(repository.url, steps)
+    rules = rules_digest(admission, policy.limits, quota)
     _convert_schedule(repository)
-    for_podman = any("podman" in request.wish.outputs for request in requests)
     fetcher = LayerFetcher(
         repository,
         policy,
         jobs,
-        progress,
+        steps,
         stop,
         notices.refused,
         workers or Workers(0),
-        tar_split=for_podman,
+        tar_split=any("podman" in request.wish.outputs for request in requests),
     )
-    thin = ThinPushes(repository, sources, now)
     run = Run(
         repository,
         sources,
         fetcher,
         policy.limits,
-        progress,
+        steps,
         stop,
         now,
-        thin,
+        ThinPushes(repository, sources, now),
         notices,
         admission,
-        Memory(
-            state,
-            now,
-            retry_failed,
-            selection.changed,
-            rules_digest(admission, policy.limits, quota),
-        ),
+        Memory(state, now, retry_failed, selection.changed, rules),
         selection,
         Commits(repository, group),
         quota,
     )
-    wishes: Iterable[WishIngest] = (WishIngest(run, request) for request in requests)
-    if selection.is_partial:
-        wishes = selected = [wish for wish in wishes if not wish.is_left_out()]
-        progress.run_started(len(selected))
-    else:
-        progress.run_started(len(requests))
+    wishes = _selected_wishes(run, requests)
 
-    def report(outcomes: Iterable[Outcome], unfinished: Sequence[Request] = ()) -> Report:
-        return Report(
-            tuple(outcomes),
-            time.monotonic() - began,
-            run.cut_short,
-            steps.seconds,
-            selection.is_partial,
-            tuple(run.recovered),
-            tuple(unfinished),
-        )
-
-    def report_unfinished(outcomes: list[Outcome], unfinished: list[Request]) -> None:
+    def ended_by_error(outcomes: list[Outcome], unfinished: list[Request]) -> None:
         run.cut_short = False  # the run was not interrupted: it ends by an error
-        ended(report(outcomes, unfinished))
+        ended(_report(run, began, outcomes, unfinished))
 
     try:
         results = for_all_images(
             wishes,
             sources,
             jobs=jobs,
-            admission=run.admission,
+            admission=admission,
             stop=stop,
             on_stop=sources.close,  # a registry may have asked for a pause of minutes
-            ended=report_unfinished,
+            ended=ended_by_error,
         )
     finally:
         fetcher.close()
-    unrecorded = thin.record()
     run.cut_short = run.cut_short or not results.complete
-    return report(
-        _with_unrecorded_push(outcome, unrecorded.get(outcome.name, ""))
-        for outcome in results.items
+    return _report(run, began, _with_unrecorded_pushes(results.items, run.thin.record()))
+
+
+def _selected_wishes(run: Run, requests: Sequence[Request]) -> Iterable[WishIngest]:
+    """Return the wishes that the run works on, and report how many there are."""
+    # If they are all, each is made when it is begun: a list may be long.
+    wishes = (WishIngest(run, request) for request in requests)
+    if not run.selection.is_partial:
+        run.progress.run_started(len(requests))
+        return wishes
+    selected = [wish for wish in wishes if not wish.is_left_out()]
+    run.progress.run_started(len(selected))
+    return selected
+
+
+def _report(
+    run: Run, began: float, outcomes: Iterable[Outcome], unfinished: Iterable[Request] = ()
+) -> Report:
+    """Return what the run did since `began`, by the monotonic clock in seconds."""
+    return Report(
+        tuple(outcomes),
+        time.monotonic() - began,
+        run.cut_short,
+        run.progress.seconds,
+        run.selection.is_partial,
+        tuple(run.recovered),
+        tuple(unfinished),
     )
 
 
-def _with_unrecorded_push(outcome: Outcome, why: str) -> Outcome:
-    """Add why the push of an image's thin image could not be recorded, unless `why` is empty."""
-    if not why or outcome.error:
-        return outcome
-    text = f"its thin image was pushed, but not recorded; the next run pushes it again: {why}"
-    return replace(outcome, error=text, cause=Cause.REPOSITORY)
+def _with_unrecorded_pushes(
+    outcomes: Iterable[Outcome], unrecorded: Mapping[str, str]
+) -> Iterator[Outcome]:
+    """Add why the push of a thin image could not be recorded, which `unrecorded` has by image."""
+    for outcome in outcomes:
+        why = unrecorded.get(outcome.name)
+        if why and not outcome.error:
+            text = "its thin image was pushed, but not recorded; the next run pushes it again"
+            yield replace(outcome, error=f"{text}: {why}", cause=Cause.REPOSITORY)
+        else:
+            yield outcome
 
 
 def _convert_schedule(repository: Repository) -> None:

@@ -12,8 +12,9 @@ from publisher.ingest.group import Commits
 from publisher.ingest.layers import LayerFetcher
 from publisher.ingest.memory import Memory
 from publisher.ingest.notices import Notices
-from publisher.ingest.report import Outcome, Progress
+from publisher.ingest.report import Outcome
 from publisher.ingest.selection import Selection
+from publisher.ingest.step_times import StepTimes
 from publisher.ingest.thin_pushes import ThinPushes
 from publisher.layers.policy import Limits
 from publisher.lazy import dataclass
@@ -34,7 +35,7 @@ class Run:
     sources: Sources
     layers: LayerFetcher
     limits: Limits
-    progress: Progress
+    progress: StepTimes
     stop: threading.Event
     now: Callable[[], datetime]
     thin: ThinPushes
