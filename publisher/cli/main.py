@@ -31,7 +31,7 @@ _COMMANDS = {
     "harbor": "publisher.cli.harbor:harbor",
     "import": "publisher.cli.convert:import_command",
     "ingest": "publisher.cli.ingest:ingest",
-    "ingest-image": "publisher.cli.ingest:ingest_image",
+    "ingest-image": "publisher.cli.ingest_image:ingest_image",
     "init": "publisher.cli.init:init",
     "inspect": "publisher.cli.inspect:inspect",
     "list": "publisher.cli.images:list_command",
