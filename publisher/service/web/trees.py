@@ -44,11 +44,38 @@ BASE = "/api/v1/repositories"
 ONE = BASE + "/{repository}"
 
 
-def _sort(*keys: str) -> Parameter:
+def _page_of(*keys: str) -> tuple[Parameter, ...]:
+    """Return the parameters of a list in pages, which can be sorted by `keys`."""
     choices = tuple(sign + key for key in keys for sign in ("", "-"))
-    return Parameter(
-        "sort", "The key to sort by; with - in descending order.", choices=choices, default=keys[0]
-    )
+    text = "The key to sort by; with - in descending order."
+    return (Parameter("sort", text, choices=choices, default=keys[0]), _LIMIT, _CURSOR)
+
+
+_IMAGE_QUERY = (
+    _NAME,
+    _OWNER,
+    _LIST,
+    Parameter("platform", "Only those for this platform."),
+    Parameter("pinned", "Only those with, or without, a pin.", Kind.BOOLEAN),
+    Parameter("scheduled", "Only those that are, or are not, to be removed.", Kind.BOOLEAN),
+    *_page_of("name", "publishedAt", "bytes"),
+)
+_FILE_QUERY = (Parameter("path", "Relative to the image's root.", default=""),)
+_PACKAGE_QUERY = (
+    Parameter("type", "Only packages of this type.", choices=tuple(PACKAGE_TYPES)),
+    Parameter(
+        "package", "Only those whose names match this glob.", default="*", longest=_LONGEST_GLOB
+    ),
+)
+_LAYER_QUERY = _page_of("digest", "bytes", "images")
+_WISH_QUERY = (
+    _NAME,
+    _OWNER,
+    _LIST,
+    Parameter("status", "Only those in this state.", choices=tuple(map(str, Condition))),
+    *_page_of("name", "failingSince", "lastSuccess"),
+)
+_REMOVAL_QUERY = (_NAME, *_page_of("notBefore", "name", "bytes"))
 
 
 class Trees:
@@ -222,8 +249,6 @@ class Trees:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes about trees."""
-        pages = (_LIMIT, _CURSOR)
-        states = tuple(map(str, Condition))
         return (
             Route(
                 BASE,
@@ -240,18 +265,7 @@ class Trees:
                 "list-1",
                 Verb.BROWSE,
                 self.images,
-                (
-                    _NAME,
-                    _OWNER,
-                    _LIST,
-                    Parameter("platform", "Only those for this platform."),
-                    Parameter("pinned", "Only those with, or without, a pin.", Kind.BOOLEAN),
-                    Parameter(
-                        "scheduled", "Only those that are, or are not, to be removed.", Kind.BOOLEAN
-                    ),
-                    _sort("name", "publishedAt", "bytes"),
-                    *pages,
-                ),
+                _IMAGE_QUERY,
             ),
             Route(
                 ONE + "/images/{name:path}",
@@ -268,7 +282,7 @@ class Trees:
                 "ls-1",
                 Verb.BROWSE,
                 self.files,
-                (Parameter("path", "Relative to the image's root.", default=""),),
+                _FILE_QUERY,
             ),
             Route(
                 ONE + "/packages/{name:path}",
@@ -277,15 +291,7 @@ class Trees:
                 "packages-1",
                 Verb.BROWSE,
                 self.packages,
-                (
-                    Parameter("type", "Only packages of this type.", choices=tuple(PACKAGE_TYPES)),
-                    Parameter(
-                        "package",
-                        "Only those whose names match this glob.",
-                        default="*",
-                        longest=_LONGEST_GLOB,
-                    ),
-                ),
+                _PACKAGE_QUERY,
             ),
             Route(
                 ONE + "/layers",
@@ -294,7 +300,7 @@ class Trees:
                 "layers-1",
                 Verb.BROWSE,
                 self.layers,
-                (_sort("digest", "bytes", "images"), *pages),
+                _LAYER_QUERY,
             ),
             Route(
                 ONE + "/wishes",
@@ -303,14 +309,7 @@ class Trees:
                 "status-1",
                 Verb.READ,
                 self.wishes,
-                (
-                    _NAME,
-                    _OWNER,
-                    _LIST,
-                    Parameter("status", "Only those in this state.", choices=states),
-                    _sort("name", "failingSince", "lastSuccess"),
-                    *pages,
-                ),
+                _WISH_QUERY,
                 reach=Reach.OBJECT,
             ),
             Route(
@@ -320,7 +319,7 @@ class Trees:
                 "schedule-1",
                 Verb.BROWSE,
                 self.removals,
-                (_NAME, _sort("notBefore", "name", "bytes"), *pages),
+                _REMOVAL_QUERY,
             ),
         )
 
