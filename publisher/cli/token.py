@@ -174,7 +174,7 @@ def _configuration(path: str) -> ServiceConfiguration:
 
 
 def _check_names(configuration: ServiceConfiguration, name: str, projects: Sequence[str]) -> None:
-    from publisher.service.names import is_name
+    from publisher.service.fields import is_name
 
     if not is_name(name):
         raise UsageError(

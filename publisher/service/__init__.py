@@ -7,8 +7,8 @@ projects.py             members of projects (pure)
 providers.py            identity providers, tokens of jobs, the trusted proxy (pure)
 kinds.py                the kinds of jobs (pure)
 parse_configuration.py  YAML -> the configuration, and all its errors with their places;
-                        parse_access.py, parse_login.py and parse_projects.py read parts of it,
-                        names.py names and paths
+                        parse_access.py, parse_database.py, parse_login.py, parse_projects.py
+                        and parse_repositories.py read parts of it, fields.py values of many keys
 lists.py                the project of each list, by its name in records
 reconcile.py            a repository is made to match the configuration
 secret_files.py         which files may have secrets (pure)

@@ -9,7 +9,7 @@ import yaml
 from publisher.errors import presentable
 from publisher.lazy import pattern
 from publisher.service.access import Anonymous, Token
-from publisher.service.names import read_keys, read_known_names, read_name
+from publisher.service.fields import read_keys, read_known_names, read_name
 from publisher.service.verbs import GRANTED, Verb
 from publisher.wishlist.fields import read_date
 from publisher.yaml_nodes import Problems, describe, read_mapping, read_texts

@@ -12,7 +12,7 @@ import yaml
 from publisher.durations import duration_text, parse_duration
 from publisher.errors import presentable
 from publisher.lazy import pattern
-from publisher.service.names import read_file_path, read_keys, read_known_name, read_named
+from publisher.service.fields import read_file_path, read_keys, read_known_name, read_named
 from publisher.service.parse_access import parse_verbs
 from publisher.service.parse_projects import parse_claims
 from publisher.service.providers import (

@@ -9,7 +9,7 @@ import yaml
 
 from publisher.errors import presentable
 from publisher.lazy import pattern
-from publisher.service.names import read_file_path, read_keys, read_named, read_registry
+from publisher.service.fields import read_file_path, read_keys, read_named, read_registry
 from publisher.service.projects import Member, Project
 from publisher.service.verbs import Role
 from publisher.sizes import parse_size

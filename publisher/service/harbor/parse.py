@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from publisher.errors import presentable
+from publisher.service.fields import read_keys
 from publisher.service.harbor.model import GroupType, HarborConfiguration
-from publisher.service.names import read_keys
 from publisher.sizes import parse_size
 from publisher.yaml_nodes import (
     Problems,

@@ -9,8 +9,8 @@ import yaml
 from publisher.errors import presentable
 from publisher.lazy import pattern
 from publisher.oci.reference import HUB
+from publisher.service.fields import read_name, read_registry
 from publisher.service.hooks.model import Hook, HookKind
-from publisher.service.names import read_name, read_registry
 from publisher.yaml_nodes import (
     Problems,
     describe,

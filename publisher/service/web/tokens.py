@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from publisher.errors import presentable
+from publisher.service.fields import NAME
 from publisher.service.jobs.command import CannotRun
 from publisher.service.login.tokens import StoredToken, Tokens, token_end, token_value
-from publisher.service.names import NAME
 from publisher.service.projects import SERVICE
 from publisher.service.verbs import GRANTED, Reach, Verb
 from publisher.service.web.answers import JSON, encode

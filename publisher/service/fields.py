@@ -1,14 +1,20 @@
-"""Names, mappings of them and paths in the configuration of the service, with their mistakes."""
+"""Values of many keys in the configuration of the service: names, mappings, paths, numbers, times.
+
+The readers report each mistake with its place.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
+from publisher.durations import duration_text, parse_duration
 from publisher.errors import InvalidReference, presentable
 from publisher.lazy import pattern
 from publisher.oci.reference import canonical_name, parse_repository
@@ -131,3 +137,41 @@ def read_registry(text: str, node: yaml.Node, problems: Problems, write: str) ->
         problems.error(node, f"{presentable(text)!r} is not a host", write)
         return None
     return canonical_name(reference.registry)
+
+
+def read_number(
+    node: yaml.Node | None, problems: Problems, what: str, least: int, most: int, default: int
+) -> int:
+    """Return a number from `least` to `most`; `default` without one, or after a mistake."""
+    if node is None:
+        return default
+    text = node.value if isinstance(node, yaml.ScalarNode) else ""
+    if re.fullmatch(r"[0-9]{1,8}", text) and least <= int(text) <= most:
+        return int(text)
+    message = f"{what} must be a number from {least} to {most}"
+    problems.error(node, message, f"write {what}: {default}")
+    return default
+
+
+def read_duration(
+    node: yaml.Node | None,
+    problems: Problems,
+    what: str,
+    default: timedelta,
+    least: timedelta = timedelta(minutes=1),
+) -> timedelta:
+    """Return a duration of at least `least`; `default` without one, or after a mistake."""
+    if node is None:
+        return default
+    text = read_text(node, problems, what)
+    if text is None:
+        return default
+    try:
+        duration = parse_duration(text)
+    except ValueError as error:
+        problems.error(node, f"{what}: {error}", f"write {what}: {duration_text(default)}")
+        return default
+    if duration < least:
+        message = f"{what} is shorter than {duration_text(least)}"
+        problems.error(node, message, f"write {what}: {duration_text(default)}")
+    return duration
