@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from publisher.entry import Entry, EntryType
-from publisher.layers.index import IndexHeader, encode_entry, write_index
+from publisher.layers.index import IndexHeader, write_index
+from publisher.layers.index_lines import encode_entry
 from publisher.tree import layout
 from publisher.tree.origin import Origin
 from publisher.tree.publication import Publication

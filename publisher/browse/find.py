@@ -18,7 +18,8 @@ from publisher.browse.images import list_images
 from publisher.entry import Entry
 from publisher.errors import PublisherError, explain
 from publisher.layers.errors import LayerError
-from publisher.layers.index import LayerIndex, decode_entry
+from publisher.layers.index import LayerIndex
+from publisher.layers.index_lines import decode_entry
 from publisher.layers.merge import merge
 from publisher.layers.partial_merge import merged_at
 from publisher.lazy import dataclass

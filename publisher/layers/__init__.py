@@ -3,7 +3,7 @@
 unpack.py        unpack one blob: blob.py, decompress.py, stream.py, tar.py, headers.py, sparse.py
 builder.py       the entries of one layer; ledger.py, rows.py: their state while it is unpacked
 policy.py        which properties of entries are published; names.py: which names
-index.py         the layer index
+index.py         the layer index; index_lines.py: its lines, one for each entry
 merge.py         merge indexes into a flat image; side_by_side.py: read indexes together
 fixups.py        the changes of a layer's tree that lower layers require
 opaque.py        the attributes of opaque directories in a layer's tree

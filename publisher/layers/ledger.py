@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from publisher.entry import Entry, EntryType
 from publisher.layers.errors import LayerError, LimitExceeded, UnsafeName
-from publisher.layers.index import decode_entry, encode_details
+from publisher.layers.index_lines import decode_entry, encode_details
 from publisher.layers.names import MAX_COMPONENT_BYTES, is_reserved, shown
 from publisher.layers.policy import Limits
 from publisher.layers.rows import (

@@ -25,7 +25,8 @@ from publisher.entry import Content, Entry, EntryType, Fixup, Hole, sort_key
 from publisher.layers.blob import BlobReader
 from publisher.layers.content import ContentHash
 from publisher.layers.errors import LayerError
-from publisher.layers.index import LayerIndex, decode_entry, is_file, path_key, read_index
+from publisher.layers.index import LayerIndex, read_index
+from publisher.layers.index_lines import decode_entry, is_file, path_key
 from publisher.layers.names import reserved, safe_path
 from publisher.layers.stream import ArchiveStream
 from publisher.layers.tar import Member, members

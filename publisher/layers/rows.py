@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from json.encoder import encode_basestring_ascii
 
 from publisher.entry import EntryType, sort_key
-from publisher.layers.index import entry_start
+from publisher.layers.index_lines import entry_start
 from publisher.layers.temporary import temporary_database
 
 IMPLICIT = 1

@@ -17,7 +17,8 @@ from typing import BinaryIO, cast
 import zstandard
 
 from publisher.entry import Entry, EntryType, sort_key
-from publisher.layers.index import LayerIndex, decode_entry, encode_entry, path_key
+from publisher.layers.index import LayerIndex
+from publisher.layers.index_lines import decode_entry, encode_entry, path_key
 from publisher.lazy import dataclass
 
 FAN_IN = 16

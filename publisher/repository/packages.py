@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 
 from publisher.entry import Entry, EntryType
-from publisher.layers.index import LayerIndex, decode_entry, encoded_path
+from publisher.layers.index import LayerIndex
+from publisher.layers.index_lines import decode_entry, encoded_path
 from publisher.packages.model import Database, LayerPackages
 from publisher.packages.places import Place, is_likely, place_of
 from publisher.packages.reading import combine, not_a_file, read_database

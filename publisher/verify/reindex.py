@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from publisher.entry import Entry, EntryType
 from publisher.errors import PublisherError
-from publisher.layers.index import IndexHeader, encode_entry, write_index
+from publisher.layers.index import IndexHeader, write_index
+from publisher.layers.index_lines import encode_entry
 from publisher.oci.descriptor import Descriptor
 from publisher.repository import Repository
 from publisher.tree import layout

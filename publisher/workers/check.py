@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from publisher.entry import Entry, EntryType
 from publisher.layers.errors import LayerError
-from publisher.layers.index import decode_entry, read_index
+from publisher.layers.index import read_index
+from publisher.layers.index_lines import decode_entry
 from publisher.layers.policy import Policy
 from publisher.layers.unpack import index_header
 from publisher.lazy import pattern
@@ -37,7 +38,7 @@ def check_index(stage: LayerStage, unpacked: Unpacked, job: Job) -> None:
     """Check that the index is that of the layer, and has nothing that the policy does not permit.
 
     From the index alone, flat images get directories, links and devices, and CVMFS all entries.
-    Paths are checked wherever entries are read (`publisher.layers.index.decode_entry`).
+    Paths are checked wherever entries are read (`publisher.layers.index_lines.decode_entry`).
 
     Raises:
         WorkerFailed: The index is damaged, belongs to another layer, does not match the answer, has

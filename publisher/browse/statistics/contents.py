@@ -26,7 +26,8 @@ from publisher.entry import Entry, EntryType, Generated, Merged
 from publisher.errors import InvalidManifest, PublisherError, explain
 from publisher.layers.catalogs import DEFAULT_LIMIT, catalog_sizes
 from publisher.layers.errors import NoTemporarySpace
-from publisher.layers.index import LayerIndex, Row
+from publisher.layers.index import LayerIndex
+from publisher.layers.index_lines import Row
 from publisher.lazy import dataclass
 from publisher.oci.config import ContainerConfig, parse_config
 from publisher.repository import Repository

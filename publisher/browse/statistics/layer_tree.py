@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from publisher.entry import EntryType
-from publisher.layers.index import Row
+from publisher.layers.index_lines import Row
 from publisher.lazy import dataclass
 
 DIRECTORY = -1

@@ -18,16 +18,8 @@ from jsonschema import Draft202012Validator
 from publisher.entry import Entry, EntryType, sort_key
 from publisher.layers import index as index_module
 from publisher.layers.errors import LayerError
-from publisher.layers.index import (
-    IndexHeader,
-    LayerIndex,
-    decode_entry,
-    encode_entry,
-    path_key,
-    read_header,
-    read_index,
-    write_index,
-)
+from publisher.layers.index import IndexHeader, LayerIndex, read_header, read_index, write_index
+from publisher.layers.index_lines import decode_entry, encode_entry, path_key
 from tests.engine import Unpack, unpack_layer
 from tests.layer_builder import (
     character_device,
@@ -191,11 +183,10 @@ def test_finding_one_path_among_many_decodes_only_its_entry(
 ) -> None:
     index = read_index(written(*(Entry(f"d/{n:06}", EntryType.FIFO) for n in range(20_000))))
     decoded: list[str] = []
-    decode = index_module.decode_entry
 
     def counting(line: str) -> Entry:
         decoded.append(line)
-        return decode(line)
+        return decode_entry(line)
 
     monkeypatch.setattr(index_module, "decode_entry", counting)
     assert [entry.path for entry in index.find({"d/012345", "d/none"})] == ["d/012345"]

@@ -17,7 +17,8 @@ from publisher.entry import Entry, EntryType, Fixup, sort_key
 from publisher.layers import side_by_side
 from publisher.layers.errors import LayerError
 from publisher.layers.fixups import fixups, image_fixups
-from publisher.layers.index import IndexHeader, LayerIndex, encode_entry, write_index
+from publisher.layers.index import IndexHeader, LayerIndex, write_index
+from publisher.layers.index_lines import encode_entry
 from publisher.layers.merge import merge
 from publisher.layers.side_by_side import FAN_IN, by_path
 

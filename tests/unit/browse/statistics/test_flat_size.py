@@ -15,7 +15,8 @@ from publisher.browse.statistics.flat_size import FlatSize, flat_size
 from publisher.browse.statistics.layer_tree import layer_tree
 from publisher.entry import Entry, EntryType, Generated, sort_key
 from publisher.layers.catalogs import catalog_sizes
-from publisher.layers.index import LayerIndex, encode_entry, read_index, write_index
+from publisher.layers.index import LayerIndex, read_index, write_index
+from publisher.layers.index_lines import encode_entry
 from publisher.layers.merge import merge
 from publisher.oci.config import ContainerConfig
 from publisher.oci.digest import digest_of
