@@ -139,19 +139,7 @@ def survey_repository(
         unreadable: Called with the error if a record is unreadable, which counts as empty.
     """
     wishes = find_status(repository, remembered.tries, Selection(), now, unreadable)
-    images = {line.name: line.image for line in wishes if line.image is not None}
-    has_platforms = repository.exists(layout.image_metadata(layout.MULTIARCH))
-    for name in repository.names() if has_platforms else ():
-        if name not in images:  # of a further platform
-            with suppress(NotPublished):  # it was removed concurrently
-                images[name] = load_image(repository, name)
-    for image in images.values():
-        if image.manifest is None:
-            unreadable(
-                PublisherError(
-                    f"cannot read {image.name}", why=image.problem, hint="publisher verify"
-                )
-            )
+    images = _images(repository, wishes, unreadable)
     schedule, pins = read_schedule_and_pins(repository, unreadable)
     manifests = [image.manifest for image in images.values() if image.manifest is not None]
     retired = _retired(schedule.entries, unreadable)
@@ -162,11 +150,6 @@ def survey_repository(
         for layer in manifest.layers:
             users[layer.digest].add(manifest.image_id)
             compressed[layer.digest] = layer.size
-    names: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(images):
-        found = images[name].manifest
-        if found is not None:
-            names[found.image_id].append(name)
     holdings = Holdings(
         _holders(images.values(), retired),
         _layer_sizes(repository, users, known, unreadable),
@@ -183,12 +166,41 @@ def survey_repository(
         schedule.entries,
         {(pin.name, pin.manifest_digest): pin for pin in pins.pins if pin.holds(now)},
         {digest: frozenset(users[digest]) for digest in sorted(users)},
-        names,
+        _names_by_image(images),
         compressed,
         holdings,
         _past_changes(history, images),
         growth(holdings, history),
     )
+
+
+def _images(
+    repository: Repository,
+    wishes: Iterable[StatusLine],
+    unreadable: Callable[[PublisherError], None],
+) -> dict[str, PublishedImage]:
+    """Return the published images by name: those of `wishes`, and those of further platforms."""
+    found = {line.name: line.image for line in wishes if line.image is not None}
+    has_platforms = repository.exists(layout.image_metadata(layout.MULTIARCH))
+    for name in repository.names() if has_platforms else ():
+        if name not in found:
+            with suppress(NotPublished):  # it was removed concurrently
+                found[name] = load_image(repository, name)
+    for image in found.values():
+        if image.manifest is None:
+            what = f"cannot read {image.name}"
+            unreadable(PublisherError(what, why=image.problem, hint="publisher verify"))
+    return found
+
+
+def _names_by_image(images: Mapping[str, PublishedImage]) -> dict[str, list[str]]:
+    """Return the names of each image by its ID, sorted."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(images):
+        manifest = images[name].manifest
+        if manifest is not None:
+            names[manifest.image_id].append(name)
+    return names
 
 
 def _history(repository: Repository, unreadable: Callable[[PublisherError], None]) -> list[Record]:
