@@ -13,7 +13,7 @@ from publisher.cli.image_config import print_config
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.rendering import echo, message, print_json
+from publisher.cli.rendering import echo, message, print_json, warn
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError, printable
 from publisher.sizes import human_size, plural
@@ -44,7 +44,7 @@ def list_command(pattern: str, repository: str | None, output: str) -> int:
         if pattern and not found:
             message(f"no published image matches {pattern!r}")
     for problem in problems:
-        _warn(problem)
+        warn(problem)
     unreadable = [each.image.name for each in found if each.image.problem]
     if unreadable:
         message(f"{plural(len(unreadable), 'image')} unreadable")
@@ -69,17 +69,12 @@ def show(image: str, repository: str | None, output: str) -> int:
     else:
         _print_details(details)
     for problem in problems:
-        _warn(problem)
+        warn(problem)
     if details.image.problem or details.config_problem:
         message(f"a part of {details.image.name} is unreadable")
         message("try: publisher verify", prefix="  ")
     unreadable = problems or details.image.problem or details.config_problem
     return SOME_FAILED if unreadable else DONE
-
-
-def _warn(error: PublisherError) -> None:
-    message(f"{error.what}: {error.why}")
-    message(f"try: {error.hint}", prefix="  ")
 
 
 def _print_list(found: list[ListedImage]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import click
 
-from publisher.errors import printable
+from publisher.errors import PublisherError, printable
 
 
 def print_json(kind: str, value: Mapping[str, object]) -> None:
@@ -41,6 +41,13 @@ def message(text: str, *, prefix: str = "publisher: ") -> None:
     something, so that its lines and the live ones would be written over each other.
     """
     print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)
+
+
+def warn(error: PublisherError) -> None:
+    """Print on stderr an error that does not end the command."""
+    message(f"{error.what}: {error.why}")
+    if error.hint:
+        message(f"try: {error.hint}", prefix="  ")
 
 
 def failed_line(

@@ -12,7 +12,7 @@ from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.rendering import echo, message, print_json
+from publisher.cli.rendering import echo, print_json, warn
 from publisher.cli.repositories import open_repository
 from publisher.cli.state import open_state
 from publisher.errors import PublisherError, install_hint
@@ -108,7 +108,5 @@ def site(
             f"{changes.unchanged} unchanged, {changes.removed} removed"
         )
     for problem in problems:
-        message(f"{problem.what}: {problem.why}")
-        if problem.hint:
-            message(f"try: {problem.hint}", prefix="  ")
+        warn(problem)
     return SOME_FAILED if problems else DONE

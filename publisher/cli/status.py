@@ -24,7 +24,7 @@ from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.rendering import echo, message, print_json
+from publisher.cli.rendering import echo, message, print_json, warn
 from publisher.cli.replicas import describe_replica, open_replicas, replica_options, replica_value
 from publisher.cli.repositories import open_repository
 from publisher.cli.runs import describe_last
@@ -129,9 +129,7 @@ def status(
     if not is_known:
         message("failures and waiting wishes are unknown: this machine has no state of a run")
     for problem in problems:
-        message(f"{problem.what}: {problem.why}")
-        if problem.hint:
-            message(f"try: {problem.hint}", prefix="  ")
+        warn(problem)
     bad = (Condition.UNREADABLE, Condition.UNKNOWN)
     is_bad = problems or replicas.has_problem or any(each.condition in bad for each in lines)
     return SOME_FAILED if is_bad else DONE

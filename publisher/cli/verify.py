@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -21,12 +22,14 @@ from publisher.cli.sources import open_sources, source_options
 from publisher.cli.workers import open_workers, workers_option
 from publisher.errors import printable
 from publisher.layers.policy import Policy
+from publisher.repository import Repository
 from publisher.repository.settings import load_policy
 from publisher.sizes import plural
 from publisher.verify.findings import Finding, Kind, Remedy, Severity, is_wanted
 from publisher.verify.outcome import Repaired
 from publisher.verify.run import Report
 from publisher.verify.run import verify as run_verify
+from publisher.workers.pool import Workers
 
 
 @click.command()
@@ -93,44 +96,64 @@ def verify(
         report = run_verify(
             open_repository(repository), deep=deep, progress=progress, processes=opened.count
         )
-        repaired = Repaired()
         wanted = [
             finding
             for finding in report.findings
             if ((repair or refetch) and is_wanted(finding, refetch))
             or (replace_newer and finding.kind is Kind.FUTURE_VERSION)
         ]
+        repaired = Repaired()
         if wanted and not dry_run:
-            from publisher.verify.repair import repair as run_repair  # it loads what publishes
-
-            with ExitStack() as stack:
-                writable = open_repository(repository, writable=True, wait=wait, workers=opened)
-                stack.callback(writable.close)
-                sources = stack.enter_context(open_sources(source_settings)) if refetch else None
-                policy = load_policy(writable) if refetch else Policy()
-                repaired, report = run_repair(
-                    writable,
-                    report,
-                    sources,
-                    policy,
-                    progress,
-                    workers=opened,
-                    replace_newer=replace_newer,
-                )
+            repaired, report = _repair(
+                report,
+                open_repository(repository, writable=True, wait=wait, workers=opened),
+                source_settings if refetch else None,
+                opened,
+                progress,
+                replace_newer,
+            )
         if output == "json":
             print_json("verify/1", _value(report, repaired))
         else:
             _print(report, repaired, quiet)
-            if dry_run:
-                for finding in wanted:
-                    does = finding.remedy if finding.remedy is not Remedy.NONE else "replace"
-                    echo(f"would {does}: {finding.path}")
+            for finding in wanted if dry_run else ():
+                does = finding.remedy if finding.remedy is not Remedy.NONE else "replace"
+                echo(f"would {does}: {finding.path}")
         run.exit_code = DONE if report.sound else SOME_FAILED
         run.notify(repository, (), verify_problems(report))
         counts = Counter(str(finding.severity) for finding in report.findings)
         counts["repaired"] = len(repaired.findings)
         run.done(repository, Result(counts), partial(verify_updates, report=report))
         return run.exit_code
+
+
+def _repair(
+    report: Report,
+    repository: Repository,
+    source_settings: Mapping[str, str | None] | None,
+    workers: Workers,
+    progress: Callable[[str], None] | None,
+    replace_newer: bool,
+) -> tuple[Repaired, Report]:
+    """Repair what was found, and close the repository; without settings, download nothing."""
+    from publisher.verify.repair import repair  # it loads what publishes
+
+    with ExitStack() as stack:
+        stack.callback(repository.close)
+        sources = None
+        policy = Policy()
+        if source_settings is not None:
+            sources = stack.enter_context(open_sources(source_settings))
+            policy = load_policy(repository)
+        return repair(
+            repository,
+            report,
+            sources,
+            policy,
+            progress,
+            workers=workers,
+            replace_newer=replace_newer,
+        )
 
 
 def _print_progress(what: str) -> None:
