@@ -4,6 +4,7 @@ import errno
 import logging
 import re
 import sys
+from collections.abc import Iterator
 
 from publisher.lazy import pattern
 
@@ -153,6 +154,15 @@ def failure_text(error: Exception, name: str) -> str:
         return str(explain(error))
     _log.error("unexpected error at %s", name, exc_info=error)
     return f"unexpected error: {type(error).__name__}: {error}"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and the errors that led to it, in all ways in which libraries store them."""
+    found = [error]
+    for each in found:  # grows meanwhile
+        yield each
+        inner = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
+        found += [e for e in inner if isinstance(e, BaseException) and e not in found]
 
 
 class InvalidReference(PublisherError):

@@ -15,10 +15,10 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Iterator
 
 import requests
 
+from publisher.errors import causes
 from publisher.notify.model import Message, Webhook
 
 _SECRET_PREFIX = "whsec_"
@@ -97,7 +97,7 @@ def _objection(status: int) -> str:
 
 def _cause(error: BaseException) -> str:
     """Return why a request failed: never the text of the error, which may have the address."""
-    for each in _chain(error):
+    for each in causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return f"its certificate is not accepted: {each.verify_message}"
         if isinstance(each, ssl.SSLError):
@@ -109,12 +109,3 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, requests.Timeout):
         return "it does not answer in time"
     return f"the connection failed ({type(error).__name__})"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that led to `error`, also those that libraries keep in attributes."""
-    found: list[BaseException] = [error]
-    for each in found:  # grows meanwhile
-        yield each
-        inner = [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
-        found += [e for e in inner if isinstance(e, BaseException) and e not in found]

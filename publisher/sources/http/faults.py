@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from publisher.errors import causes
 from publisher.lazy import pattern
 
 _CUT = (http.client.IncompleteRead, http.client.NotConnected)
@@ -30,7 +30,7 @@ _REFUSED_BY_PROXY = pattern(r"Tunnel connection failed: ([0-9]{3})\b")
 
 def describe(error: BaseException) -> str:
     """Return the innermost cause of a failed connection, without any address."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if described := _describe_cause(cause):
             return described
     name = type(error).__name__
@@ -57,12 +57,12 @@ def _describe_cause(cause: BaseException) -> str:
 
 def is_certificate_error(error: BaseException) -> bool:
     """Return whether the server's certificate was refused, which is permanent."""
-    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error))
 
 
 def is_proxy_login(error: BaseException) -> bool:
     """Return whether a proxy requires another user or password, which is permanent."""
-    found = (_REFUSED_BY_PROXY.match(str(cause)) for cause in _causes(error))
+    found = (_REFUSED_BY_PROXY.match(str(cause)) for cause in causes(error))
     return any(refused[1] == "407" for refused in found if refused)
 
 
@@ -71,21 +71,8 @@ def is_not_tls(error: BaseException) -> bool:
     return any(
         isinstance(cause, ssl.SSLError)
         and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
-        for cause in _causes(error)
+        for cause in causes(error)
     )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and its causes, in all ways in which the libraries store them."""
-    seen: set[int] = set()
-    pending: list[object] = [error]
-    while pending:
-        item = pending.pop(0)
-        if isinstance(item, BaseException) and id(item) not in seen:
-            seen.add(id(item))
-            yield item
-            pending += [item.__cause__, item.__context__, getattr(item, "reason", None)]
-            pending += item.args
 
 
 def place(url: str) -> str:
