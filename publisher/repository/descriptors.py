@@ -48,7 +48,7 @@ def source_pool_size() -> tuple[int, int]:
 
 
 def jobs_within_limit(jobs: int) -> int:
-    """`jobs`, or as many as the limit of open files (`ulimit -n`) allows; at least one."""
+    """Return `jobs`, or as many as the limit of open files (`ulimit -n`) allows; at least one."""
     trees, directories = source_pool_size()
     per_job = 2 * pool_size() + trees * (1 + directories) + _PER_JOB
     return max(1, min(jobs, (_limit() - _RESERVED) // per_job))

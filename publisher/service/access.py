@@ -47,7 +47,7 @@ class Token:
 
     @property
     def grants(self) -> Grants:
-        """Return what the token allows, by project."""
+        """What the token allows, by project."""
         return dict.fromkeys(self.projects or (SERVICE,), self.allows)
 
 
@@ -104,17 +104,17 @@ class Identity:
 
     @property
     def label(self) -> str:
-        """Return the name for records and limits, which no created token shares with others."""
+        """The name for records and limits, which no created token shares with others."""
         return f"{self.name} ({self.token})" if self.token else self.name
 
     @property
     def is_person(self) -> bool:
-        """Return whether the sender is a user, whose roles the configuration states."""
+        """Whether the sender is a user, whose roles the configuration states."""
         return self.means in (Means.SESSION, Means.PROXY)
 
     @property
     def verbs(self) -> frozenset[Verb]:
-        """Return everything that is allowed in at least one project."""
+        """Everything that is allowed in at least one project."""
         return frozenset[Verb]().union(*self.grants.values())
 
     def projects(self, verb: Verb) -> frozenset[str] | None:

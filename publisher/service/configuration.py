@@ -140,12 +140,12 @@ class ServiceConfiguration:
 
     @property
     def is_shared(self) -> bool:
-        """Return whether several hosts may use the database."""
+        """Whether several hosts may use the database."""
         return not self.database.startswith("sqlite")
 
     @property
     def limited_projects(self) -> tuple[str, ...]:
-        """Return the projects with a quota."""
+        """The projects with a quota."""
         return tuple(each.name for each in self.access.projects if each.quota.is_limited)
 
     def repository(self, name: str) -> RepositoryConfiguration | None:

@@ -83,7 +83,7 @@ class Host:
 
     @property
     def trouble(self) -> str:
-        """Return why the host takes no jobs, for requests without a token; "" if it does."""
+        """Why the host takes no jobs, for requests without a token; "" if it does."""
         if self._stopping:
             return "the service ends"
         if self._trouble:

@@ -19,15 +19,15 @@ class JobKind(enum.StrEnum):
 
     @property
     def command(self) -> str:
-        """Return the name of the command."""
+        """The name of the command."""
         return "ingest" if self is JobKind.INGEST_LIST else str(self)
 
     @property
     def is_ingest(self) -> bool:
-        """Return whether a job of this kind publishes images."""
+        """Whether a job of this kind publishes images."""
         return self in (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE)
 
     @property
     def has_list(self) -> bool:
-        """Return whether a job of this kind concerns one wish list."""
+        """Whether a job of this kind concerns one wish list."""
         return self in (JobKind.INGEST_LIST, JobKind.PLAN)

@@ -29,8 +29,8 @@ from publisher.service.fields import (
     read_keys,
     read_number,
 )
-from publisher.service.harbor.parse import read_harbor
-from publisher.service.hooks.parse import read_hooks
+from publisher.service.harbor.parse import parse_harbor
+from publisher.service.hooks.parse import parse_hooks
 from publisher.service.kinds import JobKind
 from publisher.service.parse_access import parse_anonymous, parse_tokens
 from publisher.service.parse_database import parse_database
@@ -82,7 +82,7 @@ def parse_configuration(
     """
     problems = Problems(name, "service configuration", InvalidServiceConfiguration)
     root = load_mapping(data, problems, MAX_BYTES, "a service configuration")
-    configuration = _read_configuration(root, problems, read_file, check_arguments)
+    configuration = _configuration(root, problems, read_file, check_arguments)
     if configuration is None or problems.found:
         raise problems.failure()
     content = data.encode() if isinstance(data, str) else data
@@ -115,7 +115,7 @@ def _read(path: str, *, is_secret: bool = False) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-def _read_configuration(
+def _configuration(
     root: yaml.MappingNode,
     problems: Problems,
     read_file: Callable[[str], bytes],
@@ -140,8 +140,8 @@ def _read_configuration(
     environment = _environment(found.get("environment"), problems)
     access = _access(found, problems, read_file, projects, known_projects)
     names = [each.name for each in repositories]
-    hooks = read_hooks(found.get("hooks"), problems, read_file, names)
-    harbor = read_harbor(found.get("harbor"), problems, read_file, known_projects)
+    hooks = parse_hooks(found.get("hooks"), problems, read_file, names)
+    harbor = parse_harbor(found.get("harbor"), problems, read_file, known_projects)
     if state is None or database is None:
         return None
     return ServiceConfiguration(

@@ -36,7 +36,7 @@ class NewWish:
 
     @property
     def lines(self) -> str:
-        """Return the lines to add to the images of a list."""
+        """The lines to add to the images of a list."""
         entry: object = str(self.image)
         if self.platforms or self.note:
             fields: dict[str, object] = {"image": str(self.image)}
@@ -50,7 +50,7 @@ class NewWish:
 
     @property
     def document(self) -> str:
-        """Return a list with this wish alone."""
+        """A list with this wish alone."""
         return f"version: 2\nimages:\n{self.lines}"
 
 

@@ -136,7 +136,7 @@ class _Whiteouts:
 
     @property
     def difference(self) -> str:
-        """Return what is missing; "" if the file system cannot store whiteouts."""
+        """What is missing; "" if the file system cannot store whiteouts."""
         if self._found[True] and self._found[False]:
             return f"{self._found[False]} whiteouts are missing"
         return ""

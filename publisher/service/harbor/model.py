@@ -145,7 +145,7 @@ class ActionKind(enum.StrEnum):
 
     @property
     def removes(self) -> bool:
-        """Return whether it removes something that the configuration does not have."""
+        """Whether it removes something that the configuration does not have."""
         return self in (self.REMOVE_PROJECT, self.REMOVE_MEMBER, self.REMOVE_ROBOT)
 
 

@@ -26,7 +26,7 @@ _MAX_BYTES = 4096
 _GROUPS = {"oidc": GroupType.OIDC, "ldap": GroupType.LDAP, "http": GroupType.HTTP}
 
 
-def read_harbor(
+def parse_harbor(
     node: yaml.Node | None,
     problems: Problems,
     read_file: Callable[[str], bytes],

@@ -22,12 +22,12 @@ class HookKind(enum.StrEnum):
 
     @property
     def has_secret_in_path(self) -> bool:
-        """Return whether the secret is the last part of the URL: these send no other header."""
+        """Whether the secret is the last part of the URL: these send no other header."""
         return self in (HookKind.QUAY, HookKind.DOCKER_HUB)
 
     @property
     def is_signed(self) -> bool:
-        """Return whether the body is signed by the secret, which is not sent itself."""
+        """Whether the body is signed by the secret, which is not sent itself."""
         return self is HookKind.GITHUB
 
 

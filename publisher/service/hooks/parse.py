@@ -33,7 +33,7 @@ _MOST = 1000
 _REGISTRIES = {HookKind.GITHUB: "ghcr.io", HookKind.QUAY: "quay.io", HookKind.DOCKER_HUB: HUB}
 
 
-def read_hooks(
+def parse_hooks(
     node: yaml.Node | None,
     problems: Problems,
     read_file: Callable[[str], bytes],

@@ -26,7 +26,7 @@ class JobState(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Return whether the job will not change any more."""
+        """Whether the job will not change any more."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -60,7 +60,7 @@ class JobRequest:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Return what requests for the same work have in common."""
+        """What requests for the same work have in common."""
         return (str(self.kind), self.repository, self.project, self.subject, *self.arguments)
 
 

@@ -27,7 +27,7 @@ class Schedule:
 
     @property
     def name(self) -> str:
-        """Return the name under which its last time is stored."""
+        """The name under which its last time is stored."""
         return "/".join((self.request.repository, str(self.request.kind), self.request.subject))
 
     def following(self, moment: datetime) -> datetime:

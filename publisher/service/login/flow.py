@@ -60,7 +60,7 @@ class Attempt:
 
     @property
     def cookie(self) -> str:
-        """Return it as the value of a cookie, of characters that need no quotes there."""
+        """The value of the cookie, of characters that need no quotes there."""
         return f"{self.random}.{_encoded(self.path.encode())}"
 
     def part(self, name: str) -> str:

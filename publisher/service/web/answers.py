@@ -43,12 +43,12 @@ class Body:
 
     @property
     def packed_only(self) -> Body:
-        """Return it without the data if it is compressed: for clients that accept that."""
+        """The body without the data if that is compressed: for clients that accept that."""
         return Body(b"", self.tag, self.packed) if self.packed else self
 
     @property
     def size(self) -> int:
-        """Return the bytes that it takes in memory."""
+        """The bytes that the body takes in memory."""
         return len(self.data) + len(self.packed)
 
 

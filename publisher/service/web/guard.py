@@ -68,7 +68,7 @@ class Admitted:
 
     @property
     def identity(self) -> Identity:
-        """Return the sender as an identity."""
+        """The sender as an identity."""
         return self.sender.identity
 
 

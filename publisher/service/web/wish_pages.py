@@ -68,7 +68,7 @@ class Checked:
 
     @property
     def is_good(self) -> bool:
-        """Return whether the wish may be added."""
+        """Whether the wish may be added."""
         return all(each.level != "error" for each in self.findings)
 
 
