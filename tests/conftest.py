@@ -114,7 +114,7 @@ def _print_coverage(reporter: pytest.TerminalReporter) -> None:
         for room in (relative.parts[0] if len(relative.parts) > 1 else "", "publisher"):
             lines[room] += len(statements)
             covered[room] += len(statements) - len(missing)
-    reporter.section("coverage by the fast rings (coverage report -m names the lines)", sep="-")
+    reporter.section("coverage by the fast groups (coverage report -m names the lines)", sep="-")
     for room in sorted(lines, key=lambda name: (name == "publisher", name)):
         if room and lines[room]:
             share = 100 * covered[room] / lines[room]

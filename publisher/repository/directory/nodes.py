@@ -256,7 +256,7 @@ def _set_time(descriptor: int, mtime_ns: int) -> None:
 
 
 def storable_time(mtime_ns: int) -> int:
-    """`mtime_ns`, limited to a range that every kernel accepts (and limits to its own)."""
+    """Return `mtime_ns`, limited to a range that every kernel accepts (and limits to its own)."""
     if -_LATEST_NS <= mtime_ns <= _LATEST_NS:
         return mtime_ns
     return _LATEST_NS if mtime_ns > 0 else -_LATEST_NS
