@@ -188,7 +188,7 @@ def _fill_schedule(tree: Path, size: int) -> None:
             value = {"schemaVersion": 2, "config": config, "layers": layers}
             manifest = JsonObject(json.dumps(value))
             digest = digest_of(b"manifest %d" % number)
-            records.put_on_schedule(
+            records.schedule.put(
                 ScheduledRemoval(
                     name, name, digest, image_id, manifest, Reason.REMOVED, now, later(now, GRACE)
                 )

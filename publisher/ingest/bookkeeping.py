@@ -51,7 +51,7 @@ def record(
             status = Status.UPDATED
         elif found is None and status is Status.UNCHANGED:
             status = Status.PUBLISHED
-        changed = records.take_off_schedule(item.name, item.manifest_digest)
+        changed = records.schedule.remove(item.name, item.manifest_digest)
         if _describe(records, item, found, now, bills):
             transaction.record(item.name, "published", item.manifest_digest)
             changed = True

@@ -68,7 +68,7 @@ def plan(
         RepositoryError: The repository itself cannot be used.
         UnsupportedRecord: Another program, or a later release, wrote the remove schedule.
     """
-    RecordSet(repository).check_schedule()
+    RecordSet(repository).schedule.check()
     planning = _Planning(
         repository, sources, now, limits or Limits(), admission or Admission(), quota
     )

@@ -187,11 +187,11 @@ def _with_unrecorded_pushes(
 
 def _convert_schedule(repository: Repository) -> None:
     """Convert the schedule of an earlier release, which otherwise is read again for each image."""
-    if not RecordSet(repository).convert_schedule():
+    if not RecordSet(repository).schedule.convert():
         return
     purpose = "conversion of the remove schedule"
     with repository.transaction(purpose) as transaction, transaction.exclusive():
         records = RecordSet(repository)
-        if records.convert_schedule():
+        if records.schedule.convert():
             records.write(transaction)
             transaction.commit()

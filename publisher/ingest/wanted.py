@@ -228,7 +228,7 @@ def is_current(records: RecordSet, found: Publication | None, wanted: WantedImag
         and found.source_digest == wanted.source_digest
         and (found.platform, found.outputs) == (str(wanted.platform), wanted.outputs)
         and found.terms.same_as(joined_terms(found, wanted))
-        and records.scheduled(found.name, found.manifest_digest) is None
+        and records.schedule.find(found.name, found.manifest_digest) is None
         and _has_metadata(records, found)
         and _has_further_outputs(records, found)
         and ("flat" not in wanted.outputs or _has_flat_image(records, found))

@@ -130,10 +130,10 @@ def collect(
         RepositoryError: The repository cannot be used.
     """
     records = RecordSet(repository)
-    due = choice.due(records.all_scheduled(), records.pins, now())
+    due = choice.due(records.schedule.all(), records.pins, now())
     if dry_run:
         released, kept = _release(ReferenceCounts(records), due)
-        waiting = len(records.all_scheduled()) - len(kept)
+        waiting = len(records.schedule.all()) - len(kept)
         return Report(tuple(released), tuple(kept), waiting)
     all_released: list[Released] = []
     all_kept: list[Kept] = []
@@ -151,7 +151,7 @@ def collect(
         all_kept += kept
         for each in released:
             on_released(each)
-    waiting = len(RecordSet(repository).all_scheduled()) - len(all_kept)
+    waiting = len(RecordSet(repository).schedule.all()) - len(all_kept)
     return Report(tuple(all_released), tuple(all_kept), waiting)
 
 
@@ -167,7 +167,7 @@ def _collect_some(
         records = RecordSet(repository)
         counts = ReferenceCounts(records)
         # Each image changes at least one record.
-        entries = (records.scheduled(*key) for key in pending[:limit])
+        entries = (records.schedule.find(*key) for key in pending[:limit])
         batch = choice.due((e for e in entries if e is not None), records.pins, now())
         released, kept = _release(counts, batch, limit)
         for each in released:

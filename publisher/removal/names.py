@@ -94,7 +94,7 @@ def _full_digest(records: RecordSet, name: str, short: str) -> str:
     target = Target(name)
     published = (records.manifest(place) for place in possible_places(records.repository, name))
     digests = {found.digest for found in published if found is not None}
-    digests |= {e.manifest_digest for e in records.all_scheduled() if target.includes(*e.key)}
+    digests |= {e.manifest_digest for e in records.schedule.all() if target.includes(*e.key)}
     matching = sorted(d for d in digests if d.startswith(short) or _hex(d).startswith(short))
     if len(matching) > 1:
         raise AmbiguousDigest(
@@ -130,5 +130,5 @@ def _unknown(name: str) -> NotPublished:
 def _is_known(records: RecordSet, name: str) -> bool:
     return layout.is_public_name(name) and (
         records.repository.exists(layout.manifest_file(name))
-        or any(entry.name == name for entry in records.all_scheduled())
+        or any(entry.name == name for entry in records.schedule.all())
     )

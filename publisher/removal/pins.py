@@ -77,7 +77,7 @@ def pin(
         current = _current(records, target)
         keys = set(current)
         if target.digest:
-            keys |= {e.key for e in records.all_scheduled() if target.includes(*e.key)}
+            keys |= {e.key for e in records.schedule.all() if target.includes(*e.key)}
         if not keys:
             raise NotPinned(
                 f"cannot pin {target.name}",
@@ -90,7 +90,7 @@ def pin(
             pins = pins.with_pin(each)
             transaction.record(each.name, "pinned", reason)
         for name, digest in sorted(current):
-            records.take_off_schedule(name, digest)
+            records.schedule.remove(name, digest)
             restore_link(records, name)
         records.set_pins(pins)
         records.write(transaction)
@@ -143,8 +143,8 @@ def _current(records: RecordSet, target: Target) -> set[tuple[str, str]]:
 
 def _renew_grace(records: RecordSet, keys: Iterable[tuple[str, str]], now: datetime) -> None:
     """Let the grace periods of those of `keys` that are scheduled begin again at `now`."""
-    began = records.latest_scheduling(now).replace(microsecond=0)
+    began = records.schedule.latest(now).replace(microsecond=0)
     for key in keys:
-        entry = records.scheduled(*key)
+        entry = records.schedule.find(*key)
         if entry is not None:
-            records.put_on_schedule(entry.with_fresh_grace(began))
+            records.schedule.put(entry.with_fresh_grace(began))

@@ -176,7 +176,7 @@ def _restore(
     for name in names:
         current = records.manifest(name)
         if current is not None:
-            records.take_off_schedule(name, current.digest)
+            records.schedule.remove(name, current.digest)
             transaction.record(name, "restored", "it is requested again")
             restore_link(records, name)
     return names
@@ -225,7 +225,7 @@ def _published_images(records: RecordSet, now: datetime) -> tuple[dict[str, Imag
     """Return all published images; and the reasons why images are unreadable, by name."""
     images: dict[str, Image] = {}
     unreadable: dict[str, str] = {}
-    records.all_scheduled(), records.pins  # raises if they are damaged
+    records.schedule.all(), records.pins  # raises if they are damaged
     for name in records.repository.names():
         try:
             # One record set per image, so that memory does not grow with the number of images.
@@ -253,6 +253,6 @@ def _load_image(shared: RecordSet, records: RecordSet, name: str, now: datetime)
         name,
         current.digest,
         publication.wish_lists if publication else frozenset(),
-        scheduled=shared.scheduled(name, current.digest) is not None,
+        scheduled=shared.schedule.find(name, current.digest) is not None,
         pinned=shared.pins.find(name, current.digest, now) is not None,
     )

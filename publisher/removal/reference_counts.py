@@ -106,7 +106,7 @@ class ReferenceCounts:
 
     def _apply(self, release: Release, is_current: bool) -> None:
         entry, records = release.entry, self.records
-        records.take_off_schedule(*entry.key)
+        records.schedule.remove(*entry.key)
         self._released.add(entry.key)
         pins = records.pins.without(*entry.key)  # an expired pin
         if pins != records.pins:
@@ -166,7 +166,7 @@ class ReferenceCounts:
 
     def _manifest_of(self, entry: ScheduledRemoval, name: str, digest: str) -> Manifest:
         """Return the manifest with which `name` uses the same image as `entry`."""
-        other = self.records.scheduled(name, digest)
+        other = self.records.schedule.find(name, digest)
         if other is not None:
             return other.parse_manifest()
         current = self.records.manifest(name)

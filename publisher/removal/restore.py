@@ -75,7 +75,7 @@ def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> 
     ):
         records = RecordSet(repository)
         target = find_target(records, image)
-        entries = [e for e in records.all_scheduled() if target.includes(*e.key)]
+        entries = [e for e in records.schedule.all() if target.includes(*e.key)]
         entries.sort(key=lambda entry: (*layout.split_platform(entry.name), entry.manifest_digest))
         chosen = [e for e in entries if target.digest or records.is_published(*e.key)]
         if not chosen:
@@ -85,7 +85,7 @@ def restore(repository: Repository, image: str, now: Callable[[], datetime]) -> 
                 restore_link(records, entry.name)
             else:
                 _publish_again(records, transaction, entry, now())
-            records.take_off_schedule(*entry.key)
+            records.schedule.remove(*entry.key)
             transaction.record(entry.name, "restored", entry.manifest_digest)
         records.write(transaction)
         transaction.commit()

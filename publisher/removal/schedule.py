@@ -61,7 +61,7 @@ def list_schedule(repository: Repository, now: datetime) -> list[Planned]:
     records = RecordSet(repository)
     counts = ReferenceCounts(records)
     pins = records.pins
-    entries = sorted(records.all_scheduled(), key=lambda entry: (entry.not_before, entry.key))
+    entries = sorted(records.schedule.all(), key=lambda entry: (entry.not_before, entry.key))
     planned = []
     for entry in entries:
         pin = pins.find(*entry.key, now)

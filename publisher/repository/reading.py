@@ -22,7 +22,7 @@ from publisher.tree.users import ImageUsers
 
 def load_schedule(repository: Repository) -> RemoveSchedule:
     """Return all entries of the remove schedule, in the order of scheduling."""
-    return RemoveSchedule(RecordSet(repository).all_scheduled())
+    return RemoveSchedule(RecordSet(repository).schedule.all())
 
 
 def load_pins(repository: Repository) -> Pins:

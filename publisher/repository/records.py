@@ -8,7 +8,6 @@ Without the lock it is what a dry run, a plan or a listing needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from publisher.errors import InvalidManifest
@@ -23,9 +22,7 @@ from publisher.tree.origin import Origin
 from publisher.tree.pins import Pins
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord, Unreadable
-from publisher.tree.schedule import (
-    ScheduledRemoval,
-)
+from publisher.tree.schedule import ScheduledRemoval
 from publisher.tree.thin_image import ThinRecord
 from publisher.tree.users import ImageUsers
 
@@ -62,6 +59,9 @@ class RecordSet:
     """The records of a repository: read once each, changed in memory, written where they changed.
 
     Methods that read raise InvalidRecord for a record that is damaged or of an unknown version.
+
+    Attributes:
+        schedule: The remove schedule.
     """
 
     def __init__(self, repository: Repository) -> None:
@@ -73,12 +73,12 @@ class RecordSet:
         self._new_links: dict[str, str] = {}
         self._removed_links: dict[str, None] = {}
         self._removed: dict[str, None] = {}
-        self._schedule = StoredSchedule(repository, self._read)
+        self.schedule = StoredSchedule(repository, self._read)
 
     @property
     def changes(self) -> int:
         """How many records and trees have changed so far."""
-        return len(self._new_files) + len(self._removed) + len(self._schedule.changed)
+        return len(self._new_files) + len(self._removed) + len(self.schedule.changed)
 
     # What is published
 
@@ -260,50 +260,13 @@ class RecordSet:
 
     # The remove schedule
 
-    def scheduled(self, name: str, manifest_digest: str) -> ScheduledRemoval | None:
-        """Return the entry of that manifest under that name, if there is one."""
-        return self._schedule.of_manifest(manifest_digest).get(name)
-
-    def all_scheduled(self) -> tuple[ScheduledRemoval, ...]:
-        """Return all entries, in the order of scheduling."""
-        return self._schedule.all()
-
-    def convert_schedule(self) -> bool:
-        """Convert the schedule if an earlier release wrote it; return whether that is so.
-
-        Raises UnsupportedRecord if another program or a later release wrote it.
-        """
-        return self._schedule.convert()
-
-    def check_schedule(self) -> None:
-        """Raise UnsupportedRecord if another program or a later release wrote the schedule."""
-        self._schedule.open()
-
     def replace_schedule(self, entries: Iterable[ScheduledRemoval]) -> None:
         """Replace the whole schedule, even if the existing one is damaged."""
-        self._schedule = StoredSchedule(self.repository, self._read, entries)
-        kept = {layout.retired_schedule(digest) for digest in self._schedule.changed}
+        self.schedule = StoredSchedule(self.repository, self._read, entries)
+        kept = {layout.retired_schedule(digest) for digest in self.schedule.changed}
         for path in schedule_files(self.repository):
             if path not in kept:
                 self.remove(path)
-
-    def latest_scheduling(self, moment: datetime) -> datetime:
-        """Return `moment`, or the time of the latest entry if that is later (a clock was set back).
-
-        A grace period that began earlier than this would end too early.
-        """
-        return self._schedule.latest(moment)
-
-    def put_on_schedule(self, entry: ScheduledRemoval) -> None:
-        """Add an entry, or replace the one with the same key."""
-        self._schedule.put(entry)
-
-    def take_off_schedule(self, name: str, manifest_digest: str) -> bool:
-        """Remove an entry; return whether there was one.
-
-        With the last entry of a manifest, its retired metadata is removed.
-        """
-        return self._schedule.take(name, manifest_digest)
 
     def write(self, transaction: Transaction) -> bool:
         """Add all changes to the transaction; return whether there are any.
@@ -313,14 +276,14 @@ class RecordSet:
         # The entry of a retired image comes first, so that its layers are always named.
         files = [
             (path, content)
-            for path, content in (self._schedule.new_files() | self._new_files).items()
+            for path, content in (self.schedule.new_files() | self._new_files).items()
             if self._files.get(path) != content
         ]
         for path, content in files:
             transaction.replace(path, content)
         for name, text in self._new_links.items():
             transaction.symlink(name, text)
-        removed = [*self._removed_links, *self._removed, *self._schedule.removed()]
+        removed = [*self._removed_links, *self._removed, *self.schedule.removed_directories()]
         for path in removed:
             transaction.remove(path)
         return bool(files or self._new_links or removed)

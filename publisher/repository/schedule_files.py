@@ -21,7 +21,10 @@ from publisher.tree.schedule import (
 
 
 class StoredSchedule:
-    """The remove schedule of a repository: entries by manifest, read when they are needed."""
+    """The remove schedule of a repository: entries by manifest, read when they are needed.
+
+    All methods raise UnsupportedRecord as `check` does, and InvalidRecord for a damaged file.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,7 @@ class StoredSchedule:
         self._repository = repository
         self._read = read
         self._entries: dict[str, dict[str, ScheduledRemoval]] = {}
-        self._is_complete = self._is_opened = entries is not None
+        self._is_complete = self._is_checked = entries is not None
         self._is_replaced = entries is not None
         self._summary: ScheduleSummary | None = None
         self._is_former = False
@@ -43,18 +46,13 @@ class StoredSchedule:
             self._entries.setdefault(entry.manifest_digest, {})[entry.name] = entry
             self.changed[entry.manifest_digest] = None
 
-    def of_manifest(self, digest: str) -> dict[str, ScheduledRemoval]:
-        """Return the entries of one manifest by name; they may be changed."""
-        self.open()
-        if digest not in self._entries:
-            self._entries[digest] = {}
-            if not self._is_complete:
-                self._add(self._load(layout.retired_schedule(digest)))
-        return self._entries[digest]
+    def find(self, name: str, manifest_digest: str) -> ScheduledRemoval | None:
+        """Return the entry of that manifest under that name, if there is one."""
+        return self._of_manifest(manifest_digest).get(name)
 
     def all(self) -> tuple[ScheduledRemoval, ...]:
         """Return all entries, in the order of scheduling."""
-        self.open()
+        self.check()
         if self._damage is not None:
             raise self._damage
         if not self._is_complete:
@@ -65,8 +63,11 @@ class StoredSchedule:
         return tuple(sorted(entries, key=lambda entry: (entry.scheduled_at, entry.key)))
 
     def latest(self, moment: datetime) -> datetime:
-        """Return `moment`, or the time of the latest entry if that is later."""
-        self.open()
+        """Return `moment`, or the time of the latest entry if that is later (a clock was set back).
+
+        A grace period that began earlier than this would end too early.
+        """
+        self.check()
         if self._summary is not None:
             bounds = [self._summary.latest, self._new_latest]
             if all(bound is None or bound <= moment for bound in bounds):
@@ -75,14 +76,17 @@ class StoredSchedule:
 
     def put(self, entry: ScheduledRemoval) -> None:
         """Add an entry, or replace the one with the same key."""
-        self.of_manifest(entry.manifest_digest)[entry.name] = entry
+        self._of_manifest(entry.manifest_digest)[entry.name] = entry
         self.changed[entry.manifest_digest] = None
         if self._new_latest is None or self._new_latest < entry.scheduled_at:
             self._new_latest = entry.scheduled_at
 
-    def take(self, name: str, manifest_digest: str) -> bool:
-        """Remove an entry; return whether there was one."""
-        if self.of_manifest(manifest_digest).pop(name, None) is None:
+    def remove(self, name: str, manifest_digest: str) -> bool:
+        """Remove an entry; return whether there was one.
+
+        With the last entry of a manifest, its retired metadata is removed.
+        """
+        if self._of_manifest(manifest_digest).pop(name, None) is None:
             return False
         self.changed[manifest_digest] = None
         return True
@@ -105,7 +109,7 @@ class StoredSchedule:
             files[layout.REMOVE_SCHEDULE] = summary.to_bytes()
         return files
 
-    def removed(self) -> list[str]:
+    def removed_directories(self) -> list[str]:
         """Return the directories of manifests that have no entries any more."""
         unused = (digest for digest in self.changed if not self._entries[digest])
         directories = map(layout.retired_directory, unused)
@@ -122,14 +126,14 @@ class StoredSchedule:
         summary = ScheduleSummary(max((time for time in times if time is not None), default=None))
         return None if summary == self._summary else summary
 
-    def open(self) -> None:
-        """Read the summary of the schedule; raise UnsupportedRecord if another program wrote it."""
-        if self._is_opened:
+    def check(self) -> None:
+        """Raise UnsupportedRecord if another program, or a later release, wrote the schedule."""
+        if self._is_checked:
             return
         data = self._read(layout.REMOVE_SCHEDULE)
         if data is not None:
             self._read_summary(data)
-        self._is_opened = True
+        self._is_checked = True
 
     def _read_summary(self, data: bytes) -> None:
         try:
@@ -148,11 +152,20 @@ class StoredSchedule:
 
     def convert(self) -> bool:
         """Mark the whole schedule to be written; return whether an earlier release wrote it."""
-        self.open()
+        self.check()
         if not self._is_former or not self._entries:
             return False
         self.changed |= dict.fromkeys(self._entries)
         return True
+
+    def _of_manifest(self, digest: str) -> dict[str, ScheduledRemoval]:
+        """Return the entries of one manifest by name; they may be changed."""
+        self.check()
+        if digest not in self._entries:
+            self._entries[digest] = {}
+            if not self._is_complete:
+                self._add(self._load(layout.retired_schedule(digest)))
+        return self._entries[digest]
 
     def _load(self, path: str) -> RemoveSchedule:
         data = self._read(path)

@@ -52,14 +52,14 @@ def schedule_removal(
     manifest = current.parse()
     if leaves_name:
         _keep_metadata(records, name, current.digest)
-    found = records.scheduled(name, current.digest)
+    found = records.schedule.find(name, current.digest)
     if found is not None:
         return found, False
     publication = records.readable_publication(name)
     if grace is None:
         grace = timedelta(seconds=publication.grace_seconds) if publication else DEFAULT_GRACE
     # A clock that was set back must not shorten the grace period.
-    began = records.latest_scheduling(max(now, publication.published_at) if publication else now)
+    began = records.schedule.latest(max(now, publication.published_at) if publication else now)
     began = began.replace(microsecond=0)
     entry = ScheduledRemoval(
         name=name,
@@ -71,7 +71,7 @@ def schedule_removal(
         scheduled_at=began,
         not_before=later(began, grace),
     )
-    records.put_on_schedule(entry)
+    records.schedule.put(entry)
     return entry, True
 
 
@@ -80,7 +80,7 @@ def remove_scheduled_link(records: RecordSet, entry: ScheduledRemoval) -> Schedu
     records.remove_link(entry.name, entry.image_id)
     records.remove_squashfs_link(entry.name, entry.image_id)
     changed = entry.without_link()
-    records.put_on_schedule(changed)
+    records.schedule.put(changed)
     return changed
 
 

@@ -118,7 +118,7 @@ def test_each_file_is_read_once(repository: Counting) -> None:
         assert records.manifest(NAME) is not None
         assert records.is_published(NAME, IMAGE.manifest.digest)
         assert records.pins == Pins()
-        assert records.scheduled(NAME, IMAGE.manifest.digest) is None
+        assert records.schedule.find(NAME, IMAGE.manifest.digest) is None
     assert set(repository.reads.values()) == {1}
 
 
@@ -138,13 +138,13 @@ def test_only_what_changes_is_written(repository: Counting) -> None:
 
 def test_changes_are_seen_before_they_are_written(repository: Counting) -> None:
     records = RecordSet(repository)
-    records.put_on_schedule(entry())
+    records.schedule.put(entry())
     records.set_users(entry().image_id, ImageUsers(frozenset({(NAME, "sha256:2")})))
-    assert records.scheduled(*entry().key) == entry()
-    assert records.all_scheduled() == (entry(),)
-    assert records.take_off_schedule(*entry().key)
-    assert records.scheduled(*entry().key) is None
-    assert not records.take_off_schedule(*entry().key)
+    assert records.schedule.find(*entry().key) == entry()
+    assert records.schedule.all() == (entry(),)
+    assert records.schedule.remove(*entry().key)
+    assert records.schedule.find(*entry().key) is None
+    assert not records.schedule.remove(*entry().key)
 
 
 @given(st.lists(st.tuples(st.sampled_from("123"), st.sampled_from("ab"), st.booleans())))
@@ -158,9 +158,9 @@ def test_the_schedule_has_the_added_entries_without_the_removed_ones(
 
         def act(records: RecordSet, each: ScheduledRemoval = each, is_put: bool = is_put) -> None:
             if is_put:
-                records.put_on_schedule(each)
+                records.schedule.put(each)
             else:
-                assert records.take_off_schedule(*each.key) == (each.key in model)
+                assert records.schedule.remove(*each.key) == (each.key in model)
 
         change(repository, act)
         model.pop(each.key, None)
@@ -175,27 +175,27 @@ def test_the_schedule_has_the_added_entries_without_the_removed_ones(
 def test_scheduling_costs_the_same_however_many_are_scheduled(repository: Counting) -> None:
     def counts() -> tuple[int, int]:
         repository.reads.clear()
-        written = change(repository, lambda records: records.put_on_schedule(entry("f")))
-        change(repository, lambda records: records.take_off_schedule(*entry("f").key))
+        written = change(repository, lambda records: records.schedule.put(entry("f")))
+        change(repository, lambda records: records.schedule.remove(*entry("f").key))
         return len(repository.reads), len(written)
 
-    change(repository, lambda records: records.put_on_schedule(entry("0")))
+    change(repository, lambda records: records.schedule.put(entry("0")))
     few = counts()
     for number in range(1, 15):
         write_entry = entry(f"{number:x}", at=NOON - DAY)
-        change(repository, lambda records, e=write_entry: records.put_on_schedule(e))  # type: ignore[misc]
+        change(repository, lambda records, e=write_entry: records.schedule.put(e))  # type: ignore[misc]
     assert counts() == few == (2, 1)
 
 
 def test_entries_of_two_names_with_one_manifest_are_in_one_file(repository: Counting) -> None:
     one, other = entry("1", "quay.io/a/b:1"), entry("1", "quay.io/a/b:2")
     for each in (one, other):
-        change(repository, lambda records, e=each: records.put_on_schedule(e))  # type: ignore[misc]
+        change(repository, lambda records, e=each: records.schedule.put(e))  # type: ignore[misc]
     assert load_schedule(repository).entries == (one, other)
     directory = layout.retired_directory(one.manifest_digest)
-    change(repository, lambda records: records.take_off_schedule(*one.key))
+    change(repository, lambda records: records.schedule.remove(*one.key))
     assert repository.exists(directory) and load_schedule(repository).entries == (other,)
-    change(repository, lambda records: records.take_off_schedule(*other.key))
+    change(repository, lambda records: records.schedule.remove(*other.key))
     assert not repository.exists(directory) and not load_schedule(repository).entries
 
 
@@ -205,8 +205,8 @@ def test_a_schedule_of_an_earlier_release_is_read_and_converted_by_the_next_chan
     former = RemoveSchedule((entry("1"), entry("1", "quay.io/a/b:2"), entry("2", at=NOON + DAY)))
     write(repository, layout.REMOVE_SCHEDULE, former.to_bytes())
     assert load_schedule(repository) == former
-    assert RecordSet(repository).scheduled(*former.entries[0].key) == former.entries[0]
-    change(repository, lambda records: records.take_off_schedule(*former.entries[1].key))
+    assert RecordSet(repository).schedule.find(*former.entries[0].key) == former.entries[0]
+    change(repository, lambda records: records.schedule.remove(*former.entries[1].key))
     data = repository.read(layout.REMOVE_SCHEDULE) or b""
     assert parse_summary(data, "x") == ScheduleSummary(NOON + DAY)
     assert load_schedule(repository).entries == (former.entries[0], former.entries[2])
@@ -215,27 +215,27 @@ def test_a_schedule_of_an_earlier_release_is_read_and_converted_by_the_next_chan
 def test_an_earlier_release_refuses_the_schedule_instead_of_finding_it_empty(
     repository: Counting,
 ) -> None:
-    change(repository, lambda records: records.put_on_schedule(entry()))
+    change(repository, lambda records: records.schedule.put(entry()))
     value = json.loads(repository.read(layout.REMOVE_SCHEDULE) or b"")
     assert value == {"version": 2, "latest": "2026-11-20T12:00:00Z"}
 
 
 def test_a_clock_that_was_set_back_does_not_shorten_a_grace_period(repository: Counting) -> None:
-    change(repository, lambda records: records.put_on_schedule(entry("1", at=NOON + DAY)))
-    assert RecordSet(repository).latest_scheduling(NOON) == NOON + DAY
-    assert RecordSet(repository).latest_scheduling(NOON + 2 * DAY) == NOON + 2 * DAY
-    change(repository, lambda records: records.take_off_schedule(*entry("1").key))
+    change(repository, lambda records: records.schedule.put(entry("1", at=NOON + DAY)))
+    assert RecordSet(repository).schedule.latest(NOON) == NOON + DAY
+    assert RecordSet(repository).schedule.latest(NOON + 2 * DAY) == NOON + 2 * DAY
+    change(repository, lambda records: records.schedule.remove(*entry("1").key))
     # The entry with the wrong time is removed: later entries have the right times.
-    assert RecordSet(repository).latest_scheduling(NOON) == NOON
+    assert RecordSet(repository).schedule.latest(NOON) == NOON
 
 
 def test_a_damaged_summary_leaves_single_entries_readable(repository: Counting) -> None:
-    change(repository, lambda records: records.put_on_schedule(entry()))
+    change(repository, lambda records: records.schedule.put(entry()))
     write(repository, layout.REMOVE_SCHEDULE, b'{"version": 2, "la')
     records = RecordSet(repository)
-    assert records.scheduled(*entry().key) == entry()
-    records.check_schedule()
-    for reads_all in (records.all_scheduled, lambda: records.latest_scheduling(NOON)):
+    assert records.schedule.find(*entry().key) == entry()
+    records.schedule.check()
+    for reads_all in (records.schedule.all, lambda: records.schedule.latest(NOON)):
         with pytest.raises(InvalidRecord, match=r"remove-schedule\.json") as caught:
             reads_all()
         assert caught.value.hint == "publisher verify --repair"
@@ -247,21 +247,21 @@ def test_a_schedule_of_another_program_is_never_read_as_an_empty_one(
 ) -> None:
     write(repository, layout.REMOVE_SCHEDULE, content)
     with pytest.raises(UnsupportedRecord):
-        RecordSet(repository).scheduled(*entry().key)
+        RecordSet(repository).schedule.find(*entry().key)
     with pytest.raises(UnsupportedRecord):
-        RecordSet(repository).check_schedule()
+        RecordSet(repository).schedule.check()
 
 
 def test_an_entry_in_the_file_of_another_manifest_is_refused(repository: Counting) -> None:
     path = layout.retired_schedule(entry("2").manifest_digest)
     write(repository, path, RemoveSchedule((entry("1"),)).to_bytes())
     with pytest.raises(InvalidRecord, match="it has an entry of sha256:111"):
-        RecordSet(repository).all_scheduled()
+        RecordSet(repository).schedule.all()
 
 
 def test_a_schedule_is_replaced_whatever_can_be_read_of_it(repository: Counting) -> None:
-    change(repository, lambda records: records.put_on_schedule(entry("1")))
-    change(repository, lambda records: records.put_on_schedule(entry("2")))
+    change(repository, lambda records: records.schedule.put(entry("1")))
+    change(repository, lambda records: records.schedule.put(entry("2")))
     write(repository, layout.REMOVE_SCHEDULE, b"")
     write(repository, layout.retired_schedule(entry("2").manifest_digest), b"{")
     change(repository, lambda records: records.replace_schedule([entry("1")]))
