@@ -1,26 +1,29 @@
 """A fork server of `publisher.workers` whose workers misbehave on request.
 
-A request is a file `probe` in the directory of the layer, or beside that of a worker which reads
-contents: the name of a function below, and its arguments. It is called in the worker before the
-layer is read.
+A request is a file: the name of a function below, and its arguments. It is called in the worker
+before the layer is read. After the name `once` it is called in one worker only. The file is `probe`
+in the directory of the layer, or beside that of a worker which reads contents. In a session, the
+file `unpack-DIGEST` or `contents-DIGEST` is for the workers of one layer.
 """
 
 from __future__ import annotations
 
-import builtins
 import importlib
+import inspect
 import io
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from publisher.layers.errors import LayerError
+from publisher.layers.index import read_header
 from publisher.workers import reading as real_reading
 from publisher.workers import server as fork_server
 from publisher.workers import worker as real_worker
@@ -35,34 +38,47 @@ unpacking: Any = importlib.import_module("publisher.layers.unpack")
 worker: Any = real_worker
 reading: Any = real_reading
 
-_STEPS = (
-    *("mkdir", "unlink", "symlink", "link", "chmod", "chown", "utime", "mknod", "setxattr"),
-    *("fchmod", "fchown", "write", "open", "chdir"),
+_OF_THE_SYSTEM = ("posix", "_io", "_socket", "socket", "sqlite3", "resource")
+"""The modules whose functions, and the methods of whose objects, make system calls."""
+
+_ONLY_READS = frozenset(
+    (
+        *("fileno", "fspath", "fstat", "getegid", "geteuid", "getpid", "getppid", "getsid"),
+        *("isatty", "listdir", "listxattr", "lstat", "major", "makedev", "minor", "readable"),
+        *("readlink", "scandir", "seekable", "stat", "statvfs", "sysconf", "tell", "writable"),
+    )
 )
+"""Functions before which a kill leaves the same as before the next function."""
 
 
 def kill_at(step: str) -> None:
-    """End the worker with SIGKILL before its operation with this number (from 1)."""
+    """End the worker with SIGKILL before its operation with this number (from 1).
+
+    Operations are all calls that may change a file or send something, whichever code makes them:
+    also those that confine the worker, and those that end it after the answer.
+    """
     left = int(step)
 
-    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*arguments: Any, **named: Any) -> Any:
-            nonlocal left
+    def count(_frame: object, event: str, called: Any) -> None:
+        nonlocal left
+        if event == "c_call" and _is_operation(called):
             left -= 1
             if not left:
                 end_by(str(int(signal.SIGKILL)))
-            return call(*arguments, **named)
 
-        return wrapper
+    threading.setprofile(count)  # for the thread that decompresses
+    sys.setprofile(count)
 
-    for name in _STEPS:
-        setattr(os, name, counted(getattr(os, name)))
-    io.open = builtins.open = counted(io.open)
-    worker._received = counted(worker._received)
-    worker.encode_result = counted(worker.encode_result)
-    for name in ("file", "answer"):
-        setattr(reading.Sender, name, counted(getattr(reading.Sender, name)))
-    reading.confine = counted(reading.confine)
+
+def _is_operation(called: Any) -> bool:
+    if called.__name__ in _ONLY_READS:
+        return False
+    subject = getattr(called, "__self__", None)
+    if isinstance(subject, io.BytesIO | io.StringIO):
+        return False
+    is_method = subject is not None and not inspect.ismodule(subject)
+    module = type(subject).__module__ if is_method else called.__module__
+    return module in _OF_THE_SYSTEM
 
 
 def end_by(number: str) -> None:
@@ -196,29 +212,40 @@ def _is_open(number: int) -> bool:
 def _work(channel: socket.socket) -> None:
     message, files = receive_with_files(channel, 2)
     worker.receive_with_files = lambda *_: (message, files)
-    request = json.loads(message)
-    if "contents" in request:
-        probe = Path(request["contents"]).parent / "probe"
-        module, function = reading, "read_contents"
-    else:
-        probe = Path(request["directory"]) / "probe"
-        module, function = worker, "unpack_layer"
-    if probe.exists():
-        unpack = getattr(module, function)
-
-        def probed(*arguments: Any, **named: Any) -> Any:
-            if name != "kill_at":
-                globals()[name](*words)
-            return unpack(*arguments, **named)
-
+    module, function, probe = _place(json.loads(message), files)
+    if probe is not None:
         name, *words = json.loads(probe.read_text())
-        if name == "describe":
-            module.confine = describe
-        else:
-            setattr(module, function, probed)
+        if name == "once":
+            probe.unlink()
+            name, *words = words
         if name == "kill_at":
             kill_at(*words)
+        elif name == "describe":
+            module.confine = describe
+        else:
+            original = getattr(module, function)
+
+            def probed(*arguments: Any, **named: Any) -> Any:
+                globals()[name](*words)
+                return original(*arguments, **named)
+
+            setattr(module, function, probed)
     worker.work(channel)
+
+
+def _place(request: dict[str, Any], files: Sequence[int]) -> tuple[Any, str, Path | None]:
+    """The function that does a job, with its module, and the file of the request for its worker."""
+    if "contents" in request:
+        session = Path(request["contents"]).parent
+        digest = read_header(io.BytesIO(os.pread(files[1], 2**20, 0))).digest
+        probes = session / "probe", session / f"contents-{digest}"
+        place = reading, "read_contents"
+    else:
+        directory = Path(request["directory"])
+        session = directory.parent if request["form"] == "tree" else directory.parents[1]
+        probes = directory / "probe", session / f"unpack-{request['descriptor'][1]}"
+        place = worker, "unpack_layer"
+    return *place, next((probe for probe in probes if probe.exists()), None)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from publisher.oci.tag_patterns import InvalidPattern
 from publisher.problems import InvalidFile
 from publisher.repository import ContentRefused, DiskFull, OutOfSpace, PathTaken, RepositoryError
 from publisher.runtimes.squashfs_file import SquashfsError
+from publisher.sandbox import SandboxError
 from publisher.sources import ImageNotFound, SourceError
 from publisher.sources.errors import AuthenticationFailed, RateLimited, RegistryNotPermitted
 from publisher.sources.image import PlatformNotFound
@@ -24,7 +25,7 @@ from publisher.workers.errors import WorkerNotStarted
 
 _CAUSES: tuple[tuple[Cause, tuple[type[Exception], ...]], ...] = (
     (Cause.NO_SPACE, (OutOfSpace, NoTemporarySpace)),
-    (Cause.HOST, (WorkerNotStarted,)),
+    (Cause.HOST, (WorkerNotStarted, SandboxError)),
     (Cause.IMAGE_MISSING, (ImageNotFound, PlatformNotFound, NoMatchingTags)),
     (Cause.REFUSED, (AuthenticationFailed,)),
     (Cause.RATE_LIMITED, (RateLimited,)),

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from publisher.errors import MORE_PROCESSES, NO_PROCESS, is_process_limit
 from publisher.lazy import dataclass
 from publisher.sandbox import landlock, root
 from publisher.sandbox.capabilities import Capability, keep_capabilities
@@ -69,9 +70,10 @@ def confine(confinement: Confinement) -> tuple[Measure, ...]:
     try:
         return tuple(_measures(confinement))
     except OSError as error:
-        raise SandboxError(
-            "cannot confine a worker process", why=f"{error.strerror or error}"
-        ) from error
+        why, hint = f"{error.strerror or error}", ""
+        if is_process_limit(error):  # an ordinary user's root directory takes one more process
+            why, hint = NO_PROCESS, MORE_PROCESSES
+        raise SandboxError("cannot confine a worker process", why=why, hint=hint) from error
 
 
 def _check(confinement: Confinement) -> None:

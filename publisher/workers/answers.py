@@ -7,19 +7,21 @@ one of a few known exceptions.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 
 from publisher.codec import Codec, Malformed
-from publisher.errors import DigestMismatch, PublisherError, printable
+from publisher.errors import DigestMismatch, PublisherError, is_process_limit, printable
 from publisher.layers.errors import LayerError, LimitExceeded, NoTemporarySpace, UnsafeName
 from publisher.layers.unpack import LayerSummary
 from publisher.lazy import dataclass
 from publisher.repository import DeviceRefused
 from publisher.sandbox import SandboxError
-from publisher.workers.errors import WorkerFailed
+from publisher.workers.errors import WorkerFailed, not_started
 from publisher.workers.job import Job, Unpacked
 
 MOST_BYTES = 2**20
@@ -27,6 +29,7 @@ MOST_BYTES = 2**20
 
 _LONGEST_TEXT = 20_000
 _OUT_OF_MEMORY = "MemoryError"
+_NO_PROCESS = "NoProcess"
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +98,8 @@ def _described(error: Exception) -> _Error:
         return _Error(kind, *texts, expected=error.expected, actual=error.actual)
     if isinstance(error, PublisherError) and kind in _PLAIN:
         return _Error(kind, error.what, error.why, error.hint)
+    if is_process_limit(error):
+        return _Error(_NO_PROCESS)
     if isinstance(error, OSError) and error.errno is not None:
         place = error.filename if isinstance(error.filename, str) else ""
         return _Error("OSError", why=error.strerror or "", number=error.errno, place=place)
@@ -174,6 +179,8 @@ def _exception(error: _Error, what: str) -> Exception:
             )
         case "OSError":
             return OSError(error.number, texts["why"], error.place or None)
+        case "NoProcess":
+            return not_started(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         case "MemoryError":
             return WorkerFailed(
                 what,

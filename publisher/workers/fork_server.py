@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from publisher.closing import Closing
-from publisher.errors import explain, is_process_limit
-from publisher.workers.errors import WorkerNotStarted
+from publisher.workers.errors import not_started
 from publisher.workers.frames import NUMBER
 
 COMMAND: Sequence[str] = (sys.executable, "-P", "-X", "utf8", "-m", "publisher.workers.server")
@@ -46,7 +45,7 @@ class ForkServer(Closing):
             with self._lock:
                 self._control()
         except OSError as error:
-            raise _failed(error) from error
+            raise not_started(error) from error
 
     def fork(self) -> Worker:
         """Return a new worker process.
@@ -64,7 +63,7 @@ class ForkServer(Closing):
         if worker.pid <= 0:
             worker.close()
             code = -worker.pid
-            raise _failed(OSError(code, os.strerror(code) if code else "its server has ended"))
+            raise not_started(OSError(code, os.strerror(code) if code else "its server has ended"))
         return worker
 
     def _fork(self) -> tuple[Worker, subprocess.Popen[bytes]]:
@@ -81,7 +80,7 @@ class ForkServer(Closing):
         except OSError as error:
             channel.close()
             lifeline.close()
-            raise _failed(error) from error
+            raise not_started(error) from error
 
     def close(self) -> None:
         """End the server and all workers. May be called again."""
@@ -120,14 +119,6 @@ class ForkServer(Closing):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _failed(error: OSError) -> WorkerNotStarted:
-    found = explain(error)
-    hint = "unpack in the publisher's own process: --workers 0"
-    if is_process_limit(error):
-        hint = f"{found.hint}, or {hint}"
-    return WorkerNotStarted("cannot start a worker process", why=found.why, hint=hint)
 
 
 class Worker(Closing):

@@ -21,6 +21,7 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
+from publisher.errors import is_process_limit
 from publisher.sandbox import adopt_orphans, children, end_with_parent
 from publisher.workers.frames import NUMBER
 from publisher.workers.warm_up import warm_up
@@ -38,7 +39,11 @@ def serve(control: socket.socket) -> None:
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     adopt_orphans()
-    warm_up()  # otherwise each worker would initialize the same for itself
+    try:
+        warm_up()  # otherwise each worker would initialize the same for itself
+    except RuntimeError as error:
+        if not is_process_limit(error):
+            raise  # each worker answers with the limit, or can start its thread by then
     gc.collect()
     gc.freeze()  # so that workers copy less memory
     server = _Server(control)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.command import environment
 
@@ -21,7 +22,8 @@ class Ended:
     """The results of commands: the last exit code, the number of operations, the output.
 
     `failed` is the name of the operation that was the first to fail on purpose, `served` which ones
-    began, fed and ended a `cvmfs_server`.
+    began, fed and ended a `cvmfs_server`, `attended` at which ones a worker process existed, began
+    or ended.
     """
 
     code: int
@@ -29,6 +31,7 @@ class Ended:
     output: str
     failed: str = ""
     served: tuple[int, ...] = ()
+    attended: tuple[int, ...] = ()
 
 
 class FaultyCommands:
@@ -60,15 +63,29 @@ class FaultyCommands:
             "env": {**(env or {})},
             "output": str(self._output),
         }
+        answer = self._ask(request)
+        output = self._output.read_text(errors="replace") if mode != "warm up" else ""
+        return Ended(
+            answer["code"],
+            answer["operations"],
+            output,
+            answer["failed"],
+            tuple(answer["served"]),
+            tuple(answer["attended"]),
+        )
+
+    def left(self) -> list[str]:
+        """The command lines of the processes that commands have left, and that do not end."""
+        found: list[str] = self._ask({"mode": "left"})["left"]
+        return found
+
+    def _ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        output = self._output.read_text(errors="replace") if mode != "warm up" else ""
-        return Ended(
-            answer["code"], answer["operations"], output, answer["failed"], tuple(answer["served"])
-        )
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
 
     def succeed(
         self, root: Path, *commands: Sequence[str | Path], env: Mapping[str, str] | None = None
@@ -85,7 +102,7 @@ def faulty_commands(scratch: Path) -> Iterator[FaultyCommands]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.transactions.server"],
         cwd=CHECKOUT,
-        env=environment(PUBLISHER_WORKERS="0"),  # operations of one process are counted
+        env=environment(PUBLISHER_WORKERS="0"),  # operations of one process are counted; see Stage
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

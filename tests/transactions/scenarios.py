@@ -66,10 +66,11 @@ def quick_directory() -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The place of a scenario: images in a layout, and a repository."""
+    """The place of a scenario: images in a layout, a repository, and the number of workers."""
 
     folder: Path
     kind: str = "directory"
+    workers: int = 0
 
     @property
     def published(self) -> AnyRepository:
@@ -103,7 +104,7 @@ class Stage:
             at=at,
             code=code,
             copies=copies,
-            env=published.env,
+            env={**published.env, "PUBLISHER_WORKERS": str(self.workers)},
         )
         published.wait_for_server()
         return ended

@@ -5,9 +5,13 @@ forks for each command, which saves starting Python a thousand times. Reads a re
 JSON object), and answers each with one.
 
 Operations are the calls that change the file system below `root`, whatever thread makes them; and
-the beginning, each write to, and the end of a `cvmfs_server` command. The functions of `os`,
-`io.open`, the two calls made through ctypes and the one that runs the server are replaced by ones
-that count first; the command itself knows nothing of it.
+the beginning, each write to, and the end of a `cvmfs_server` command. With worker processes, what
+these do is not counted, but each step of the exchange with them. The functions of `os`, `io.open`,
+the two calls made through ctypes, the one that runs the server and those that use workers are
+replaced by ones that count first; the command itself knows nothing of it.
+
+Processes that outlive the process that started them become children of this one, which is asked
+about them with the mode "left".
 """
 
 from __future__ import annotations
@@ -23,10 +27,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
+from publisher.sandbox import adopt_orphans, children
 from tests.gathering import GATHER, gather_commits
 from tests.preloading import load_package
 from tests.transactions.recorder import Recorder
@@ -42,7 +49,16 @@ _BY_PATH = (
     *("chmod", "chown", "utime", "truncate", "setxattr", "removexattr", "mknod", "mkfifo"),
 )
 _BY_DESCRIPTOR = ("fchmod", "fchown", "ftruncate", "write", "fsync", "posix_fallocate")
-_NOTHING = {"operations": 0, "failed": "", "served": []}
+_NOTHING = {"operations": 0, "failed": "", "served": [], "attended": [], "left": []}
+_OF_WORKERS = (
+    ("fork_server", "ForkServer", ("start", "_fork")),
+    ("fork_server", "Worker", ("end", "close")),
+    ("conversation", "Unpacking", ("_send", "_end_blob", "_receive")),
+    ("contents", "Contents", ("receive", "_received")),
+    ("calls", "", ("_start", "_end")),
+)
+"""The steps of the exchange with worker processes: module, class, functions."""
+_END_SECONDS = 60
 _PLACE = {"symlink": 1, "rename": 1, "replace": 1, "link": 1}
 """Which argument is the place that changes, where it is not the first."""
 
@@ -65,6 +81,7 @@ class Faults:
         self.count = 0
         self.failed = ""
         self.served: list[int] = []
+        self.attended: list[int] = []
         self.recorder: Recorder | None = None
         self._root = root
         self._mode = mode
@@ -74,6 +91,7 @@ class Faults:
         self._copies = frozenset(copies)
         self._lock = threading.RLock()
         self._serving = 0
+        self._workers = 0
 
     def around(self, name: str, place: str, source: str, call: Callable[[], _T]) -> _T:
         """Execute an operation, after counting it."""
@@ -94,6 +112,8 @@ class Faults:
             self.count += 1
             if is_stream or name in ("server", "served"):
                 self.served.append(self.count)
+            if self._workers or name == "worker":
+                self.attended.append(self.count)
             if self.count in self._copies:
                 self._copy()
             reached = self.count == self._at or (self.count > self._at and self._mode == "broken")
@@ -124,6 +144,11 @@ class Faults:
         disk._libc = lambda: library  # type: ignore[attr-defined]
         server = importlib.import_module("publisher.repository.cvmfs.server").Server
         server.run = self._server_run(server.run)
+        for name, kind, functions in _OF_WORKERS:
+            module = importlib.import_module(f"publisher.workers.{name}")
+            owner = getattr(module, kind) if kind else module
+            for function in functions:
+                setattr(owner, function, self._with_workers(function, getattr(owner, function)))
 
     def _by_path(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         position = _PLACE.get(name, 0)
@@ -174,6 +199,19 @@ class Faults:
             finally:
                 self._serving -= 1
             return output
+
+        return wrapper
+
+    def _with_workers(self, name: str, call: Callable[..., _T]) -> Callable[..., _T]:
+        def wrapper(*arguments: Any, **named: Any) -> _T:
+            self.step("worker", self._root)
+            result = call(*arguments, **named)
+            begins, ends = name in ("_fork", "_start"), name in ("close", "_end")
+            with self._lock:
+                self._workers += begins - ends
+            if begins or ends:  # otherwise the next step begins from the same state
+                self.step("worker", self._root)
+            return result
 
         return wrapper
 
@@ -264,7 +302,12 @@ def run(request: dict[str, Any], answer: int) -> None:
         sys.stderr.flush()
         if code:
             break
-    said = {"operations": faults.count, "failed": faults.failed, "served": faults.served}
+    said = {
+        "operations": faults.count,
+        "failed": faults.failed,
+        "served": faults.served,
+        "attended": faults.attended,
+    }
     write(answer, json.dumps(said).encode())
     os._exit(code)
 
@@ -285,23 +328,48 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the output of commands while they warm up
     load_package()
+    commands = set[int]()
+    adopt_orphans()
     for line in sys.stdin:
         request = json.loads(line)
+        if request["mode"] == "left":
+            print(json.dumps({**_NOTHING, "code": 0, "left": _left()}), file=answers, flush=True)
+            continue
         if request["mode"] == "warm up":
             warm_up(request["commands"])
             print(json.dumps({**_NOTHING, "code": 0}), file=answers, flush=True)
             continue
         reading, writing = os.pipe()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
         if child == 0:
             os.close(reading)
             run(request, writing)
+        commands.add(child)
+        signal.signal(signal.SIGCHLD, lambda *_: _reap(children() - commands))
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             said = {**_NOTHING, **json.loads(pipe.read() or b"{}")}
         _, status = os.waitpid(child, 0)
+        commands.remove(child)
         code = os.waitstatus_to_exitcode(status)
         print(json.dumps({**said, "code": code}), file=answers, flush=True)
+
+
+def _reap(orphans: Collection[int]) -> None:
+    """Forget those of these processes that have ended; a server looks for its own processes."""
+    for pid in orphans:
+        with suppress(ChildProcessError):  # the handler of the signal was faster
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _left() -> list[str]:
+    """The command lines of the processes that outlive their parents, once they had time to end."""
+    deadline = time.monotonic() + _END_SECONDS
+    while (orphans := children()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+        _reap(orphans)
+    return [Path(f"/proc/{pid}/cmdline").read_text() for pid in orphans]
 
 
 if __name__ == "__main__":

@@ -49,6 +49,14 @@ It is killed at the last of the operations. Before each of the others, the tree 
 what a kill there would leave.
 """
 
+WITH_WORKERS = (
+    *((kind, "two new images") for kind in KINDS),
+    *((kind, "a moved tag and a new image together") for kind in KINDS),
+    ("directory", "refetch"),
+)
+"""Layers of one image after the other; of two images at once, which are committed together; and
+after the processes of `verify --deep`."""
+
 RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "25" if COMPLETE else "8"))
 """How many random kills to add; docs/transactions.md has the result of 10,000."""
 
@@ -57,10 +65,15 @@ class Killing:
     """One scenario, which is repeated from its beginning."""
 
     def __init__(
-        self, scenario: Scenario, kind: str, folder: Path, commands: FaultyCommands
+        self,
+        scenario: Scenario,
+        kind: str,
+        folder: Path,
+        commands: FaultyCommands,
+        workers: int = 0,
     ) -> None:
         self.commands = commands
-        self.stage = Stage(folder, kind)
+        self.stage = Stage(folder, kind, workers)
         self.stage.begin()
         scenario.prepare(self.stage, commands)
         self.command = scenario.command(self.stage)
@@ -73,6 +86,7 @@ class Killing:
         ended = self._run_to_the_end()
         self.operations = ended.operations
         self.served = ended.served
+        self.attended = ended.attended
         self._settled: set[tuple[bytes, bool, tuple[Change, ...]]] = set()
 
     def _run_to_the_end(self) -> Ended:
@@ -100,7 +114,8 @@ class Killing:
     def kill_each(self, operations: Sequence[int]) -> int:
         """Kill the command at each of these operations, see that it ends well after each, and
         return how often it was killed."""
-        if self.stage.kind != "directory":  # while a copy is made, a server may change the tree
+        # While a copy is made, a server or a worker may change the tree.
+        if self.stage.kind != "directory" or self.stage.workers:
             return sum(self.kill_at(at) for at in operations)
         return sum(
             self._kill_in_one_run(operations[start : start + AT_ONCE])
@@ -119,6 +134,7 @@ class Killing:
             # A second repair has fewer findings than the first, and may have other states between.
             is_between = len(operations) > 1 or self.published.machine is not None
             self._check_recovery(any_state=is_between and "verify" in self.command)
+            assert self.commands.left() == [], "processes outlive the publisher"
         return killed
 
     def _kill_in_one_run(self, operations: Sequence[int]) -> int:
@@ -226,6 +242,36 @@ def test_killed_after_any_operation(
         )
     # Threads take turns a little differently each time, so that the very last may be missed.
     assert kills >= len(times) - 5
+    assert kills or len(times) < 3
+
+
+@pytest.mark.timeout(1200)  # on a busy machine
+@pytest.mark.parametrize(("kind", "name"), WITH_WORKERS)
+def test_killed_at_any_step_of_the_exchange_with_worker_processes(
+    name: str,
+    kind: str,
+    folder: Path,
+    commands: FaultyCommands,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The other kills are of a publisher without workers. What differs with them is shown here:
+    processes that have to end with the publisher, and may write until they do.
+    """
+    began = time.monotonic()
+    [scenario] = [each for each in SCENARIOS if each.name == name]
+    place = folder / f"{name.replace(' ', '-')}-{kind}-workers"
+    killing = Killing(scenario, kind, place, commands, workers=2)
+    times = sample(killing.attended, share(0.1))
+    kills = killing.kill_each(times)
+    killing.stage.succeed(commands, killing.command, killing.stage.verify())
+    assert commands.left() == []
+    seconds = time.monotonic() - began
+    with capsys.disabled():
+        print(
+            f"\n{name}, {kind}, with workers: killed at {kills} of "
+            f"{len(killing.attended)} steps in {seconds:.0f} s, seed {SEED}"
+        )
+    assert kills >= len(times) - 5  # the answer of a worker may arrive in fewer parts
     assert kills or len(times) < 3
 
 

@@ -156,7 +156,7 @@ def test_a_worker_that_is_killed_at_any_step_while_it_reads_is_an_error_of_its_l
         else:
             break
     assert sent == expected
-    assert 5 < step < 100
+    assert 40 < step < 100
     assert descriptors() == before
     assert not children(server_pid(workers))
 

@@ -23,10 +23,11 @@ from publisher.layers.policy import Limits, Policy
 from publisher.repository.layer_files import UnexpectedFile
 from publisher.tree import layout
 from publisher.workers import fork_server
+from publisher.workers.answers import encode_error, parse_answer
 from publisher.workers.check import check_index
-from publisher.workers.errors import WorkerEnded, WorkerFailed
+from publisher.workers.errors import WorkerEnded, WorkerFailed, WorkerNotStarted
 from publisher.workers.pool import Workers
-from tests.components import require_root
+from tests.components import program, require_root
 from tests.layer_builder import (
     character_device,
     directory,
@@ -149,7 +150,7 @@ def test_a_worker_that_is_killed_at_any_step_is_an_error_of_its_layer(
             assert SMALL.digest in error.what
         else:
             break
-    assert 20 < step < 200
+    assert 50 < step < 200
     stage.finish()
     assert [path.name for path in stages.kept.iterdir()] == [stage._finished.name]  # type: ignore[union-attr]
     assert descriptors() == before
@@ -457,6 +458,55 @@ def test_server_and_workers_end_with_a_publisher_that_is_killed(tmp_path: Path) 
         assert len(pids) == 2
         process.kill()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+_LIMITED = """
+import resource, sys
+from pathlib import Path
+from publisher.errors import PublisherError
+from publisher.workers.pool import Workers
+from test_workers import SMALL
+from tests.worker_stages import ENVIRONMENT, Stages, unpack
+
+stages, hard = Stages(Path(sys.argv[1])), resource.getrlimit(resource.RLIMIT_NPROC)[1]
+for limit in range(1, 7):
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, hard))
+    try:
+        with Workers(1, ENVIRONMENT) as workers:
+            unpack(workers, stages.make(), SMALL)
+    except PublisherError as error:
+        print(error, flush=True)
+    else:
+        print("unpacked", flush=True)
+"""
+
+
+def test_a_limit_of_processes_that_a_worker_reaches_is_named_with_its_cure(tmp_path: Path) -> None:
+    require_root()
+    user = 60_000 + os.getpid() % 5_000  # that no other process has
+    top = str(Path(__file__).parents[3])
+    tmp_path.chmod(0o777)
+    reading = "-all,+dac_read_search"  # of the files of Python
+    ended = subprocess.run(
+        [
+            *(program("setpriv"), f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+            *(f"--inh-caps={reading}", f"--ambient-caps={reading}", f"--bounding-set={reading}"),
+            *(sys.executable, "-c", _LIMITED, str(tmp_path)),
+        ],
+        env={"PYTHONPATH": f"{top}:{Path(__file__).parent}", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    refused = lines[: lines.index("unpacked")]
+    assert len(refused) > 1 and set(lines[len(refused) :]) == {"unpacked"}
+    for line in refused:  # the server, a worker, or what a worker starts
+        assert "has as many processes and threads as it may have" in line
+        assert "raise the limit" in line
+    with pytest.raises(WorkerNotStarted, match=r"as it may have.*--workers 0"):
+        parse_answer(encode_error(RuntimeError("can't start new thread")), job(SMALL))
 
 
 def test_workers_compile_nothing_that_their_server_has_compiled() -> None:

@@ -1,0 +1,184 @@
+"""Workers that are killed while images are committed together: others are published together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from publisher.ingest.report import Report, Status
+from publisher.ingest.run import ingest
+from publisher.repository import Repository
+from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.repository.directory.repository import DirectoryRepository
+from publisher.sources.open import Sources
+from publisher.verify.run import verify
+from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
+from publisher.workers import fork_server
+from publisher.workers.pool import Workers
+from tests import worker_server
+from tests.any_repository import KINDS, NAME, AnyRepository, environment_of, make_repository
+from tests.gathering import gathered_commits
+from tests.layer_builder import Image, directory, file, image, layer, symlink, write_layout
+from tests.worker_stages import ENVIRONMENT, children, server_pid
+
+SHARED = layer(file("shared", b"1"))
+STEPS = (1, 4, 16, 64, 256)
+"""Before which operations of a worker it is killed: as it is confined, reads, writes and answers.
+
+`tests/unit/workers` kills one at each of its operations; the publisher receives the same then.
+"""
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fork_server, "COMMAND", worker_server.COMMAND)
+        with Workers(2, ENVIRONMENT) as opened:
+            yield opened
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repository, opened with workers, and the directory of its session."""
+
+    any: AnyRepository
+    repository: Repository
+    session: Path
+    workers: Workers
+    layouts: Path
+
+    def images(self, name: str) -> list[Image]:
+        """Three new images; the second one is the one whose worker is killed."""
+        built = []
+        for number in range(3):
+            members = (directory("d"), file("d/f", f"{name}-{number}".encode()), symlink("l", "d"))
+            built.append(image(SHARED, layer(*members)))
+            write_layout(built[-1], self.layouts, f"{name}-{number}")
+        return built
+
+    def ingest(self, name: str, together: int) -> Report:
+        """Publish these images, so many of them by the first commit."""
+        requests = [
+            Request(wish_for(f"oci:{self.layouts}:{name}-{number}", name="tool"))
+            for number in range(3)
+        ]
+        with Sources() as sources, gathered_commits(together):
+            return ingest(
+                requests, self.repository, sources, jobs=3, group=16, workers=self.workers
+            )
+
+    @contextmanager
+    def requested(self, what: str, built: Image, *words: str) -> Iterator[Path]:
+        """Within the block, the worker for the own layer of an image gets this request."""
+        request = self.session / f"{what}-{built.layers[1].digest}"
+        request.write_text(json.dumps(words))
+        yield request
+        request.unlink(missing_ok=True)
+
+    def published_together(self) -> list[set[str]]:
+        """The images that each transaction published, the latest first."""
+        found = [
+            {change.name for change in record.changes if change.what == "published"}
+            for record in self.repository.history()
+        ]
+        return [names for names in found if names]
+
+    def assert_sound(self) -> None:
+        assert not children(server_pid(self.workers))
+        assert verify(self.repository, deep=True).findings == ()
+        assert [path.name for path in self.session.iterdir()] in ([], ["deleting"])
+
+
+@contextmanager
+def opened(kind: str, folder: Path, workers: Workers) -> Iterator[Place]:
+    """A new repository of one of KINDS."""
+    place = make_repository(kind, folder)
+    with environment_of(place):
+        repository: Repository
+        if place.machine is None:
+            repository = place.open()
+            assert isinstance(repository, DirectoryRepository)
+            staging = repository.staging
+        else:
+            repository = place.machine.open(NAME, read_contents=workers.read_contents)
+            assert isinstance(repository, CvmfsRepository)
+            staging = repository.mirror.tree.staging
+        try:
+            yield Place(place, repository, staging.session, workers, folder / "layouts")
+        finally:
+            repository.close()
+
+
+def statuses(report: Report) -> Sequence[Status]:
+    return [each.status for each in report.outcomes]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_whose_worker_is_killed_is_left_out_of_the_commit_of_the_others(
+    kind: str, workers: Workers, tmp_path: Path
+) -> None:
+    with opened(kind, tmp_path, workers) as place:
+        for step in STEPS:
+            name = f"at-{step}"
+            built = place.images(name)
+            with place.requested("unpack", built[1], "once", "kill_at", str(step)) as request:
+                report = place.ingest(name, together=2)
+                assert not request.exists()
+            if not report.failed:
+                break  # it has answered before that
+            assert statuses(report) == [Status.PUBLISHED, Status.FAILED, Status.PUBLISHED]
+            assert f"cannot unpack layer {built[1].layers[1].digest}" in report.outcomes[1].error
+            assert "SIGKILL" in report.outcomes[1].error
+            assert place.published_together()[0] == {
+                f"local/tool:{name}-0",
+                f"local/tool:{name}-2",
+            }
+            again = place.ingest(name, together=1)
+            assert statuses(again) == [Status.UNCHANGED, Status.PUBLISHED, Status.UNCHANGED]
+            assert [each.layers_fetched for each in again.outcomes] == [0, 1, 0]
+        assert step > 16
+        place.assert_sound()
+
+
+def test_a_worker_that_is_killed_in_the_commit_of_a_group_costs_no_image(
+    workers: Workers, tmp_path: Path
+) -> None:
+    """On CVMFS a worker reads the layers again for the commit; each image is then tried alone."""
+    with opened("cvmfs", tmp_path, workers) as place:
+        for step in STEPS:
+            name = f"at-{step}"
+            built = place.images(name)
+            with place.requested("contents", built[1], "once", "kill_at", str(step)) as request:
+                report = place.ingest(name, together=3)
+                assert not request.exists()
+            assert statuses(report) == [Status.PUBLISHED] * 3
+            if len(place.published_together()[0]) == 3:
+                break  # it has answered before that
+            assert [len(names) for names in place.published_together()[:3]] == [1, 1, 1]
+        assert step > 4
+        place.assert_sound()
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_an_image_whose_worker_is_killed_in_each_commit_is_the_one_that_fails(
+    step: int, workers: Workers, tmp_path: Path
+) -> None:
+    with opened("cvmfs", tmp_path, workers) as place:
+        built = place.images("x")
+        with place.requested("contents", built[1], "kill_at", str(step)):
+            report = place.ingest("x", together=3)
+        assert statuses(report) == [Status.PUBLISHED, Status.FAILED, Status.PUBLISHED]
+        assert f"cannot send layer {built[1].layers[1].digest}" in report.outcomes[1].error
+        assert "SIGKILL" in report.outcomes[1].error
+        assert place.any.machine is not None
+        assert b"transaction" not in place.any.machine.server("list").stdout
+        again = place.ingest("x", together=1)
+        assert statuses(again) == [Status.UNCHANGED, Status.PUBLISHED, Status.UNCHANGED]
+        assert again.outcomes[1].layers_fetched == 0
+        place.assert_sound()
