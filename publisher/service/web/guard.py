@@ -88,7 +88,7 @@ class Guard:
         """Return the sender of the request; raise Unauthorized, Forbidden or CrossSite."""
         if verb in UNKNOWN:
             return Admitted(Sender(Identity("")), verb, is_decided=True)
-        sender = await self._sender(request)
+        sender = await self.sender(request)
         identity = sender.identity
         request.scope[_SENDER] = sender  # for the audit log and pages, until it is admitted
         if sender.csrf and request.method not in _SAFE:
@@ -99,7 +99,8 @@ class Guard:
             raise refusal(identity, verb)
         return Admitted(sender, verb, is_decided=reach is Reach.SERVICE)
 
-    async def _sender(self, request: Request) -> Sender:
+    async def sender(self, request: Request) -> Sender:
+        """Return the sender of a request, as `Senders.sender` does."""
         headers = request.headers
         cookies = cookie_values(request, COOKIE)
         address = client_of(request)
@@ -346,6 +347,21 @@ def allow(request: Request, project: str, verb: Verb | None = None) -> None:
     admitted = _admitted(request)
     check(admitted.identity, verb or admitted.verb, project)
     admitted.is_decided = True
+
+
+async def check_again(request: Request, project: str) -> None:
+    """Check that the sender of a request may still do what it does: an answer may take hours.
+
+    Tokens, sessions and roles are those of now.
+
+    Raises:
+        Forbidden: It may not any more.
+        Unauthorized: The token has expired, or was revoked; or the session has ended.
+        PublisherError: It cannot be found out.
+    """
+    guard: Guard = request.app.state.guard
+    sender = await guard.sender(request)
+    check(sender.identity, _admitted(request).verb, project)
 
 
 def visible(request: Request) -> frozenset[str] | None:

@@ -6,13 +6,14 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from publisher.errors import printable
+from publisher.errors import PublisherError, printable
 from publisher.service.access import Verb
 from publisher.service.jobs.model import (
     MOST_PER_PAGE,
@@ -28,7 +29,7 @@ from publisher.service.jobs.model import (
 from publisher.service.verbs import Reach
 from publisher.service.web.answers import Body, answer, encode
 from publisher.service.web.clients import address_of
-from publisher.service.web.guard import allow, identity_of, visible
+from publisher.service.web.guard import allow, check_again, identity_of, visible
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.rates import TooManyRequests, network_of
 from publisher.service.web.routes import Kind, Parameter, Route
@@ -45,6 +46,9 @@ _SHARED = 0.4
 
 _QUIET = 15.0
 """After so many seconds without a line, a comment shows that the connection is alive."""
+
+_CHECKED = 10.0
+"""Seconds after which it is checked again whether the sender may follow the log."""
 
 _MOST_STREAMS = 500
 _MOST_OF_ONE = 100
@@ -179,7 +183,7 @@ class _JobRoutes:
                     parameter="Last-Event-ID",
                 )
             after = int(known)
-        await self._job(request, job)  # raises NoSuchJob before the answer begins
+        project = (await self._job(request, job)).request.project
         sender = identity_of(request).name or network_of(address_of(request))
         if self._streams[sender] >= _MOST_OF_ONE:
             raise TooManyRequests("live logs of this sender", _PAUSE)
@@ -190,7 +194,7 @@ class _JobRoutes:
                 hint=f"read its lines once: {BASE}/{job}/events",
             )
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        stream = self._stream(sender, job, after)
+        stream = self._stream(sender, job, after, partial(check_again, request, project))
         return StreamingResponse(stream, 200, headers, _EVENT_STREAM)
 
     async def _job(self, request: Request, job_id: str) -> Job:
@@ -201,13 +205,22 @@ class _JobRoutes:
         allow(request, found.request.project)
         return found
 
-    async def _stream(self, sender: str, job_id: str, after: int) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, sender: str, job_id: str, after: int, check: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[bytes]:
         self._streams[sender] += 1
+        checked = time.monotonic()
         try:
             async for part in self._messages(job_id, after):
-                yield part
-        except JobsUnavailable:
-            return  # the client connects again, and continues with Last-Event-ID
+                if part:
+                    yield part
+                if time.monotonic() - checked >= _CHECKED:
+                    await check()
+                    checked = time.monotonic()
+        except PublisherError:
+            # The client connects again, and continues with Last-Event-ID. If it may not follow the
+            # log any more, or the job was deleted, the answer to that request states it.
+            return
         finally:
             self._streams[sender] -= 1
             self._streams += Counter()  # without senders that follow none any more
@@ -228,6 +241,7 @@ class _JobRoutes:
         return job, self._jobs.events(job_id, after)
 
     async def _messages(self, job_id: str, after: int) -> AsyncIterator[bytes]:
+        """Yield the messages of a stream, and b"" several times a second while there are none."""
         written = time.monotonic()
         while True:
             job, events = await self._look(job_id, after)
@@ -243,6 +257,7 @@ class _JobRoutes:
             if time.monotonic() - written > _QUIET:
                 written = time.monotonic()
                 yield b": the job runs\n\n"
+            yield b""
             await asyncio.sleep(_POLL)
 
 

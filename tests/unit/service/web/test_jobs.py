@@ -1,16 +1,31 @@
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
+from publisher.service.access import Access, Anonymous, Token
+from publisher.service.jobs.database import connect, create_tables
+from publisher.service.jobs.store import StoredJobs
+from publisher.service.jobs.worker import WorkerStore
+from publisher.service.login.tokens import Tokens
+from publisher.service.projects import Member
+from publisher.service.providers import Proxy
+from publisher.service.verbs import Role, Verb
+from publisher.service.web import jobs as jobs_module
 from tests.components import program
-from tests.web_service import Running, run_examples, serve_jobs
+from tests.web_service import Running, run_examples, serve, serve_jobs
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +129,53 @@ def test_two_hundred_logs_are_followed_at_once(running: Running) -> None:
     assert [each["event"] for each in messages(last)] == ["line", "end"]
     again = follow(path, "127.0.0.2")
     assert [each["event"] for each in messages(again)] == ["line", "end"]
+
+
+def test_a_log_ends_soon_after_its_sender_may_not_follow_it_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("_CHECKED", 0.0), ("_QUIET", 0.0), ("_POLL", 0.01), ("_SHARED", 0.0)):
+        monkeypatch.setattr(jobs_module, name, seconds)
+    engine = connect(f"sqlite:///{tmp_path}/jobs.sqlite")
+    create_tables(engine)
+    now, reads = datetime.now(UTC), frozenset({Verb.READ})
+    tokens = Tokens(engine)
+    created, text = tokens.create("ci", [], reads, "", now, now + timedelta(1))
+    digest = hashlib.sha256(b"configured").hexdigest()
+    inside = Proxy((ipaddress.ip_network("127.0.0.1"),), "secret")
+    access = Access(
+        Anonymous.EVERYTHING,
+        (Token("configured", digest, reads),),
+        administrators=(Member(Role.VIEWER, user="alice"),),
+        proxy=inside,
+    )
+    current = [access]
+
+    def change(**changes: Any) -> Callable[[], None]:
+        return lambda: current.__setitem__(0, replace(current[0], **changes))
+
+    cases: tuple[tuple[dict[str, str], Callable[[], None], int], ...] = (
+        ({"Authorization": f"Bearer {text}"}, lambda: tokens.revoke(created.id), 401),
+        ({"Authorization": "Bearer configured"}, change(tokens=()), 401),
+        ({}, change(anonymous=Anonymous.PUBLISHED), 401),
+        (
+            {"X-Publisher-Proxy": "secret", "X-Remote-User": "alice"},
+            change(administrators=()),
+            403,
+        ),
+    )
+    with serve({}, StoredJobs(engine, 100), lambda: current[0], database=engine) as web:
+        attempt = Running(web, engine, WorkerStore(engine, "host")).begin(1)
+        for headers, withdraw, status in cases:
+            path = f"{web.url}/api/v1/jobs/{attempt.job_id}/live"
+            with requests.get(path, stream=True, timeout=60, headers=headers) as answer:
+                lines = answer.iter_lines()
+                assert answer.status_code == 200
+                assert sum(line == b": the job runs" for line in islice(lines, 100)) == 50
+                withdraw()
+                assert len(list(islice(lines, 1000))) < 1000
+            assert requests.get(path, timeout=60, headers=headers).status_code == status
+    engine.dispose()
 
 
 def test_the_examples_of_the_documentation_work(running: Running) -> None:
