@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -24,12 +25,16 @@ from publisher.cli.rendering import echo, failed_line, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
+from publisher.errors import printable
 from publisher.ingest.plan import PlannedImage
 from publisher.ingest.plan import plan as make_plan
 from publisher.ingest.report import Status
+from publisher.log_context import event, logged_image
 from publisher.repository.settings import load_policy
 from publisher.sizes import human_size, plural
 from publisher.sources.wish_lists import list_identity
+
+_log = logging.getLogger(__name__)
 
 _WORDS = {Status.PUBLISHED: "new", Status.UPDATED: "moved", Status.RECORDED: "to record"}
 
@@ -112,6 +117,8 @@ def plan(
         for problem in unusable
     ]
     failed = [image for image in planned if image.status is Status.FAILED]
+    for image in failed:
+        _log_failure(image)
     if output == "json":
         print_json("plan/1", {"images": [_value(image) for image in planned]})
     else:
@@ -120,6 +127,19 @@ def plan(
         return SOME_FAILED
     changes = any(image.status in _WORDS for image in planned)
     return CHANGES_PENDING if changes and detailed_exitcode else DONE
+
+
+def _log_failure(image: PlannedImage) -> None:
+    """Log that an image would fail, as an ingest does for one that has failed."""
+    data = event(
+        "image-done",
+        status=str(image.status),
+        reference=image.reference,
+        wishList=image.wish_list,
+        error=image.error,
+    )
+    with logged_image(image.name):
+        _log.error("%s", printable(f"{image.status}: {image.error}"), extra=data)
 
 
 def _value(image: PlannedImage) -> dict[str, object]:

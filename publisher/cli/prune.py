@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -25,6 +26,8 @@ from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_wish_list
+from publisher.errors import printable
+from publisher.log_context import event, logged_image
 from publisher.removal.prune import GivenList, Report
 from publisher.removal.prune import prune as run_prune
 from publisher.removal.values import entry_value
@@ -35,8 +38,12 @@ from publisher.sources.wish_lists import list_identity
 from publisher.times import format_time
 from publisher.wishlist import WishListError
 
+_log = logging.getLogger(__name__)
+
 _SHOWN = 20
 """How many of the images that would be scheduled a refusal names."""
+_NOTHING = "nothing was scheduled"
+_INTENDED = "--at-most N or --yes-really, if that is intended"
 
 
 @click.command()
@@ -144,6 +151,8 @@ def prune(
                 finally:
                     published.close()
                 reports.append((url, str(published.url), report))
+        for _, _, report in reports:
+            _log_failures(report)
         _render(reports, dry_run, quiet, output)
         is_invalid = any(e.wish_list.unusable for lists in by_repository.values() for e in lists)
         is_kept_back = any(_kept_back(report) for _, _, report in reports)
@@ -164,7 +173,7 @@ def _read_lists(
             lists = found.setdefault(repository or wish_list.repository, [])
             lists.append(GivenList(list_identity(path), wish_list))
     except WishListError:
-        echo("publisher: nothing was scheduled, because of an error in a wish list", err=True)
+        echo(f"publisher: {_NOTHING}, because of an error in a wish list", err=True)
         raise
     return found
 
@@ -201,6 +210,18 @@ def _kept_back(report: Report) -> bool:
     return bool(report.uncertain or report.refused or report.unreadable)
 
 
+def _log_failures(report: Report) -> None:
+    """Log what was kept back, and why, as errors."""
+    for name, why in report.unreadable.items():
+        with logged_image(name):
+            _log.error("%s", printable(f"kept: {why}"), extra=event("notice"))
+    whys = tuple(report.uncertain) or (report.refused,)
+    hint = "" if report.uncertain else _INTENDED
+    for why in filter(None, whys):
+        data = event("command-failed", what=_NOTHING, why=why, hint=hint)
+        _log.error("%s", printable(f"{_NOTHING}: {why}"), extra=data)
+
+
 def _print(report: Report, dry_run: bool, quiet: bool) -> None:
     if not quiet:
         _print_changes(report, dry_run)
@@ -235,16 +256,16 @@ def _print_changes(report: Report, dry_run: bool) -> None:
 
 def _print_refusal(report: Report) -> None:
     if report.uncertain:
-        echo("publisher: nothing was scheduled: it is uncertain what the lists request", err=True)
+        echo(f"publisher: {_NOTHING}: it is uncertain what the lists request", err=True)
         for why in report.uncertain:
             echo(f"  {why}", err=True)
         return
-    echo(f"publisher: nothing was scheduled: {report.refused}", err=True)
+    echo(f"publisher: {_NOTHING}: {report.refused}", err=True)
     for name in report.withdrawn[:_SHOWN]:
         echo(f"  {name}", err=True)
     if len(report.withdrawn) > _SHOWN:
         echo(f"  and {len(report.withdrawn) - _SHOWN} more", err=True)
-    echo("  try: --at-most N or --yes-really, if that is intended", err=True)
+    echo(f"  try: {_INTENDED}", err=True)
 
 
 def _would(dry_run: bool) -> str:

@@ -28,6 +28,8 @@ _WITH_QUOTA = (JobKind.INGEST_LIST, JobKind.INGEST_IMAGE, JobKind.PLAN)
 _OTHER_RUN = 5
 """The exit code of `publisher ingest` if another run is at work on the same list."""
 _OTHER_RUN_SECONDS = (2.0, 60.0)
+_WAIT_STEP = 0.2
+"""Seconds after which a job that waits for its next try looks whether it is to end."""
 
 
 def job_words(configuration: ServiceConfiguration, request: JobRequest) -> list[str]:
@@ -57,6 +59,12 @@ def job_words(configuration: ServiceConfiguration, request: JobRequest) -> list[
     if repository is not None and request.kind in _WITH_QUOTA:
         options += quota_options(project, repository)
     return job_arguments(repositories, request, options)
+
+
+def _work(request: JobRequest) -> str:
+    """Return what a job does, for the log of the service."""
+    subject = f" {presentable(request.subject)}" if request.subject else ""
+    return f"{request.kind}{subject} of {request.repository}"
 
 
 class _Stopping(Exception):
@@ -107,14 +115,22 @@ class JobRunner:
         code, error = self._command(configuration, request, output, watch)
         if self.stopping.is_set():
             return
+        failure = error or (f"the command ended with exit code {code}" if code else "")
+        if watch.to_end and not error:
+            failure = ""  # it was cancelled
         output.end()
+        if failure:
+            output.add(made_event(str(request.kind), "job-failed", "error", failure))
         while not watch.write():
             self._pause()
         ended = watch.to_end
         self._until_available(lambda: self.store.finish(attempt, code, error, ended=ended))
+        if failure:
+            _log.warning("job %s failed: %s: %s", attempt.job_id, _work(request), failure)
 
     def _fail(self, attempt: Attempt, text: str) -> None:
         self._until_available(lambda: self.store.finish(attempt, None, text, ended=False))
+        _log.error("job %s failed: %s", attempt.job_id, text)
 
     def _command(
         self,
@@ -133,10 +149,8 @@ class JobRunner:
                 code = child.wait(watch.look)
                 output.end_command()
             except (CannotRun, UnsafeCredentials, OSError) as error:
-                text = failure_text(error, str(request.kind))
-                output.add(made_event(str(request.kind), "command-failed", "error", text))
-                return None, text
-            if code != _OTHER_RUN or watch.to_end or self.stopping.wait(pause):
+                return None, failure_text(error, str(request.kind))
+            if code != _OTHER_RUN or not self._waited(pause, watch):
                 break
             pause = min(2 * pause, longest)
         if watch.timed_out:
@@ -144,6 +158,15 @@ class JobRunner:
         if code < 0 and not watch.to_end:
             return None, f"the command was ended by signal {-code}"
         return (code if code >= 0 else None), ""
+
+    def _waited(self, seconds: float, watch: _Watch) -> bool:
+        """Wait until the command is tried again; return False as soon as the job is to end."""
+        until = time.monotonic() + seconds
+        while not watch.look():
+            if time.monotonic() >= until:
+                return True
+            self.stopping.wait(_WAIT_STEP)
+        return False
 
     def _until_available(self, call: Callable[[], _T]) -> _T:
         while True:

@@ -97,6 +97,29 @@ def test_each_line_on_stderr_is_an_event_that_has_its_run_and_image(
         assert value["message"].isprintable()
 
 
+def test_what_a_plan_and_the_guard_of_a_prune_report_are_errors(
+    wishes: Path, registry: OwnRegistry, tmp_path: Path
+) -> None:
+    def errors(*words: str | Path) -> list[tuple[object, object, object]]:
+        found = publisher(*words, "--log-format=json", home=tmp_path)
+        assert found.code == 1, found.err
+        logged = [each for each in events(found.err) if each["level"] == "error"]
+        return [(each["event"], each.get("image"), each["message"]) for each in logged]
+
+    [(name, image, text)] = errors("plan", wishes)
+    assert (name, image) == ("image-done", f"{registry.host}/team/c:1")
+    assert str(text).startswith("failed: ")
+    assert publisher("ingest", wishes, home=tmp_path).code == 1
+    wishes.write_text("\n".join(re.sub(".*/[ab]:1.*", "", wishes.read_text()).splitlines()))
+    [(name, image, text)] = errors("prune", wishes)
+    assert (name, image) == ("command-failed", None)
+    assert str(text).startswith("nothing was scheduled: ") and "2 of 2" in str(text)
+    [record] = tmp_path.glob("images/.metadata/*/team/a:1/publication.json")
+    record.write_text("{")
+    [(name, image, text)] = errors("prune", wishes)
+    assert (name, image) == ("notice", f"{registry.host}/team/a:1")
+
+
 def test_the_lines_of_text_have_levels_and_repeat_nothing(
     wishes: Path, registry: OwnRegistry, tmp_path: Path
 ) -> None:
