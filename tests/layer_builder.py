@@ -318,6 +318,18 @@ def write_layout(built: Image, folder: Path, tag: str = "latest") -> Path:
     return folder
 
 
+def write_index(images: Mapping[str, Image], folder: Path, tag: str) -> Path:
+    """Make `folder` an OCI image layout with one image of several platforms, as `tag`."""
+    for built in images.values():
+        write_layout(built, folder, "part")
+    index = image_index(images)
+    (folder / "blobs" / index.digest.replace(":", "/")).write_bytes(index.data)
+    described = _describe(index.media_type, index.data)
+    described |= {"annotations": {"org.opencontainers.image.ref.name": tag}}
+    (folder / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": [described]}))
+    return folder
+
+
 def _describe(media_type: str, data: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
 

@@ -11,7 +11,6 @@ content's digest would be; the times of the tree's own directories and files are
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import struct
@@ -133,26 +132,12 @@ def publish_example(root: Path, scratch: Path) -> list[Report]:
     """Publish the example into `root`: everything on New Year's Day; a tag moves the day after."""
     build.write_layout(TOOL_IMAGE, scratch / "tool", "1.0")
     build.write_layout(BASE_IMAGE, scratch / "base", "latest")
-    _write_index(scratch / "multi")
+    build.write_index(MULTI, scratch / "multi", "2")
     wishes = WISHES.replace(b"BASE", BASE_IMAGE.manifest.digest.encode())
     reports = [_ingest(root, scratch, wishes, NEW_YEAR)]
     build.write_layout(MOVED_IMAGE, scratch / "tool", "1.0")
     reports.append(_ingest(root, scratch, wishes, NEW_YEAR + timedelta(days=1)))
     return reports
-
-
-def _write_index(folder: Path) -> None:
-    for built in MULTI.values():
-        build.write_layout(built, folder, "part")
-    index = build.image_index(MULTI)
-    (folder / "blobs" / index.digest.replace(":", "/")).write_bytes(index.data)
-    described = {
-        "mediaType": index.media_type,
-        "digest": index.digest,
-        "size": len(index.data),
-        "annotations": {"org.opencontainers.image.ref.name": "2"},
-    }
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}))
 
 
 def _ingest(root: Path, scratch: Path, wishes: bytes, now: datetime) -> Report:

@@ -180,7 +180,8 @@ class Reconciliation:
         scheduled = {entry.name for entry in load_schedule(repository).entries}
         found: dict[str, str] = {}
         for name in repository.names():
-            owner = next((projects[each] for each in projects if name.startswith(each)), "")
+            plain = layout.split_platform(name)[1]
+            owner = next((projects[each] for each in projects if plain.startswith(each)), "")
             if not owner or name in scheduled:
                 continue
             publication = _read(repository, name, unreadable)

@@ -20,7 +20,7 @@ from publisher.service.parse_configuration import read_configuration
 from publisher.service.projects import Project
 from publisher.service.verbs import Verb
 from tests.command import Result, publisher, succeed
-from tests.layer_builder import file, image, layer, write_layout
+from tests.layer_builder import file, image, layer, write_index, write_layout
 
 
 class Service:
@@ -103,6 +103,10 @@ def test_lists_that_are_gone_are_withdrawn_with_grace_and_restored_when_they_are
     service.run("ingest-image", free["image"], "--name", "free")  # by hand
     service.run("ingest-image", single["image"], "--name", "astro/single", "--project", "astro")
     service.run("ingest-image", free["image"], "--name", "bio/unrequested")
+    built = {each: image(layer(file(each)), architecture=each) for each in ("amd64", "arm64")}
+    write_index({f"linux/{each}": built[each] for each in built}, tmp_path / "multi", "1")
+    platforms = ("--platform", "linux/amd64", "--platform", "linux/arm64")
+    service.run("ingest-image", f"oci:{tmp_path}/multi:1", "--name", "bio/multi", *platforms)
     # A list that the service never had.
     service.write("own", "free")
     service.run("ingest", str(tmp_path / "own.yaml"))
@@ -112,8 +116,10 @@ def test_lists_that_are_gone_are_withdrawn_with_grace_and_restored_when_they_are
     assert "would be queued: ingest of astro" in found and service.queued() == []
     found = service.reconcile()
     assert service.scheduled() == {} and service.queued() == ["astro", "bio"]
-    line = "not requested: local/bio/unrequested:1  is in the directory of the project bio"
-    assert line in found and "astro/single" not in found
+    multi = [f"{top}local/bio/multi" for top in ("", ".multiarch/amd64/", ".multiarch/arm64/")]
+    for name in ("local/bio/unrequested", *multi):
+        assert f"not requested: {name}:1  is in the directory of the project bio" in found
+    assert "astro/single" not in found and "4 images not requested" in found
     assert "queued" not in service.reconcile()  # they wait already
 
     # The project is gone with its list: what it shares with another one stays.
