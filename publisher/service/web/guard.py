@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from urllib.parse import parse_qs, urlencode
 
 from starlette.concurrency import run_in_threadpool
@@ -33,11 +34,12 @@ from publisher.service.web.problems import (
     BodyTooLarge,
     BodyTooSlow,
     CrossSite,
+    Page,
     WrongMediaType,
     problem,
     unexpected,
 )
-from publisher.service.web.rates import Rates, TooManyRequests
+from publisher.service.web.rates import Rates
 from publisher.service.web.threads import in_database
 
 _log = logging.getLogger(__name__)
@@ -235,10 +237,15 @@ def wants_page(request: Request) -> bool:
 
 def failed(request: Request, error: PublisherError | OSError) -> Response:
     """Return the answer to a request that failed with an error."""
-    if isinstance(error, TooManyRequests) or not wants_page(request):
-        return problem(error)  # a page costs more than the limit leaves
+    return problem(error, _page(request))
+
+
+def _page(request: Request) -> Page | None:
+    """Return what makes the page about an error; None if the answer is a document."""
+    if not wants_page(request):
+        return None
     guard: Guard = request.app.state.guard
-    return problem(error, lambda known, status: guard.page(request, known, status))
+    return partial(guard.page, request)
 
 
 def _failure(error: Exception, request: Request) -> Response:
@@ -249,7 +256,7 @@ def _failure(error: Exception, request: Request) -> Response:
         return Response(status_code=400)
     path = recorded_path(request.url.path)
     _log.error("unexpected error at %s %s", request.method, path, exc_info=error)
-    return unexpected()
+    return unexpected(_page(request))
 
 
 def _again(body: bytes) -> Receive:
@@ -275,7 +282,7 @@ def _decided(endpoint: Endpoint) -> Endpoint:
             return _failure(error, request)
         if response.status_code < 400 and not _admitted(request).is_decided:
             _log.error("%s %s did not check the project", request.method, request.url.path)
-            return unexpected()
+            return unexpected(_page(request))
         return response
 
     return checked

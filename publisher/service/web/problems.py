@@ -31,6 +31,9 @@ from publisher.service.web.rates import TooManyRequests
 
 MEDIA_TYPE = "application/problem+json"
 
+Page = Callable[[PublisherError, int], bytes]
+"""Returns the page about an error with this status, as HTML."""
+
 RETRY_SECONDS = "5"
 """After which a request that is answered with 503 may be sent again, as Retry-After has it."""
 
@@ -76,6 +79,17 @@ class WrongMethod(PublisherError):
         self.allowed = allowed
 
 
+class Unexpected(PublisherError):
+    """A request failed by a defect, whose cause is in the log only."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cannot answer the request",
+            why="an unexpected error, which the log of the service describes",
+            hint="report the traceback in the log as a defect",
+        )
+
+
 _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (BadRequest, 400),
     (InvalidReference, 400),
@@ -100,6 +114,7 @@ _STATUS: tuple[tuple[type[PublisherError], int], ...] = (
     (TooManyRequests, 429),
     (CannotRun, 422),
     (KeyReused, 422),
+    (Unexpected, 500),
     (Busy, 503),
     (QueueFull, 503),
     (JobsUnavailable, 503),
@@ -140,12 +155,10 @@ def problem_value(error: PublisherError, status: int) -> dict[str, object]:
     }
 
 
-def problem(
-    error: Exception, page: Callable[[PublisherError, int], bytes] | None = None
-) -> Response:
+def problem(error: Exception, page: Page | None = None) -> Response:
     """Return the answer to a request that failed with a PublisherError or OSError.
 
-    `page` returns its body as HTML; without it, the answer is a document for programs.
+    Without `page`, it is a document for programs.
     """
     known = explain(error)
     status = status_of(known)
@@ -165,12 +178,6 @@ def problem(
     return Response(body, status, headers, MEDIA_TYPE)
 
 
-def unexpected() -> Response:
-    """Return the answer to a request that failed by a defect, whose cause is in the log only."""
-    error = PublisherError(
-        "cannot answer the request",
-        why="an unexpected error, which the log of the service describes",
-        hint="report the traceback in the log as a defect",
-    )
-    value = problem_value(error, 500) | {"type": "urn:publisher:problem:unexpected"}
-    return Response(json.dumps(value).encode(), 500, {"Cache-Control": "no-store"}, MEDIA_TYPE)
+def unexpected(page: Page | None = None) -> Response:
+    """Return the answer to a request that failed by a defect, as `problem` does."""
+    return problem(Unexpected(), page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from urllib.parse import urlencode
 
@@ -16,7 +16,8 @@ from publisher.service.login.flow import LoginFailed, is_local
 from publisher.service.web.context import Context
 from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import known_sender
-from publisher.service.web.problems import hint_of
+from publisher.service.web.problems import Unexpected, hint_of
+from publisher.service.web.rates import TooManyRequests
 from publisher.site.rendering import Renderer
 
 LOGIN, LOGOUT, ACCOUNT = "/login", "/logout", "/account"
@@ -105,6 +106,9 @@ def return_path(request: Request) -> str:
 
 def problem_page(context: Context, request: Request, error: PublisherError, status: int) -> bytes:
     """Return the page about an error: what failed, why, and what helps."""
+    path: str = request.scope["path"].removeprefix("/")
+    if isinstance(error, TooManyRequests | Unexpected):
+        return _plain_page(path.count("/"), error.what, error.why, error.hint, status)
     identity = known_sender(request).identity
     access = context.access()
     begins = status == 401 or isinstance(error, LoginFailed) or _is_login(request)
@@ -115,12 +119,24 @@ def problem_page(context: Context, request: Request, error: PublisherError, stat
         context,
         request,
         "problem",
-        request.scope["path"].removeprefix("/"),
+        path,
         error=error,
         status=status,
         hint=hint_of(error),
         again=again,
     )
+
+
+@lru_cache(maxsize=128)
+def _plain_page(depth: int, what: str, why: str, hint: str, status: int) -> bytes:
+    """Return a page about an error that costs nearly nothing, and uses nothing that may fail.
+
+    It is without what depends on the sender and on the repositories. `depth` is how many
+    directories deep the path of the request is.
+    """
+    error = PublisherError(what, why=why, hint=hint)
+    values = {"error": error, "status": status, "hint": hint, "again": ""}
+    return _renderer(()).render("problem", "/" * depth, **values)
 
 
 def _is_login(request: Request) -> bool:

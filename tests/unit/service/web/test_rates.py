@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from publisher.service.access import Access, Anonymous, Verb
 from publisher.service.configuration import Limits
 from publisher.service.web import rates as rates_module
+from publisher.service.web.application import application
+from publisher.service.web.context import Context
+from publisher.service.web.guard import GuardedRoute
 from publisher.service.web.rates import Rate, Rates, TooManyRequests, network_of
+from tests.asgi import request
 
 
 class Clock:
@@ -78,3 +87,40 @@ def test_writes_are_counted_by_name_or_by_address() -> None:
     rates.changing("", "192.0.2.1")
     with pytest.raises(TooManyRequests):
         rates.changing("", "192.0.2.1")
+
+
+def test_a_browser_receives_a_page_with_the_cure_also_if_requests_are_too_many_or_fail() -> None:
+    async def fails(received: Request) -> Response:
+        raise RuntimeError("a defect")
+
+    async def answers(received: Request) -> Response:
+        return Response("page")
+
+    context = Context(
+        lambda: (), lambda: Access(Anonymous.EVERYTHING), limits=lambda: Limits(requests=6)
+    )
+    routes = [
+        GuardedRoute("/a/broken", fails, Verb.PROBE),
+        GuardedRoute("/a/page", answers, Verb.LOGIN),
+    ]
+    app = application(context, routes)
+    html = {"Accept": "text/html"}
+    assert request(app, "GET", "/a/page", html).status_code == 200  # the only one in ten seconds
+    for path, status, cure in (
+        ("/a/page", 429, "send the request again after 10 seconds"),
+        ("/a/broken", 500, "report the traceback in the log as a defect"),
+    ):
+        page = request(app, "GET", path, html)
+        assert (page.status_code, page.header("content-type")) == (
+            status,
+            "text/html; charset=utf-8",
+        )
+        assert f"<p>{cure}</p>" in page.text and 'href="../static/site.css?' in page.text
+        document = request(app, "GET", path)
+        assert document.header("content-type") == "application/problem+json"
+        assert json.loads(document.body)["hint"] == cure
+        assert page.header("retry-after") == document.header("retry-after")
+    assert page.header("retry-after") == ""
+    refused = request(app, "GET", "/api/v1/repositories", html)
+    assert (refused.status_code, refused.json()["status"]) == (429, 429)
+    assert refused.header("retry-after") == "10"
