@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -149,6 +150,22 @@ def _log_file(path: str, form: logging.Formatter, first: logging.LogRecord) -> l
     return handler
 
 
+def line_start(moment: float | None = None, level: int = logging.INFO) -> str:
+    """Return with what a line on stderr begins that belongs to no log: its time, in UTC.
+
+    In the journal, which adds the time, it is the priority; an event has both already.
+
+    Args:
+        moment: The time, in seconds since 1970; by default now.
+        level: How important the line is.
+    """
+    if _is_journal():
+        return f"<{_PRIORITIES.get(level, 6)}>"
+    if isinstance(sys.stderr, EventStream):
+        return ""
+    return f"{_time(time.time() if moment is None else moment)} "
+
+
 def _is_journal() -> bool:
     """Return whether stderr goes to journald, which adds the time and reads priorities."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
@@ -180,7 +197,7 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and that of a traceback, indented."""
-        line = f"{_time(record)} {record.levelname} {self._line(record)}"
+        line = f"{_time(record.created)} {record.levelname} {self._line(record)}"
         return "\n".join([line, *_trace(record)])
 
     def _line(self, record: logging.LogRecord) -> str:
@@ -210,7 +227,7 @@ class _Json(logging.Formatter):
         """Return the object in one line."""
         value: dict[str, object] = {
             "schema": "publisher/event/1",
-            "time": _time(record),
+            "time": _time(record.created),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", "message"),
             "message": printable(record.getMessage()),
@@ -231,8 +248,8 @@ def _plain(value: object) -> object:
     return printable(value) if isinstance(value, str) else value
 
 
-def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
+def _time(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from publisher.cli.failures import DONE, UsageError
-from publisher.cli.logs import is_requested
+from publisher.cli.logs import is_requested, line_start
 from publisher.cli.rendering import message
 from publisher.cli.systemd import notify_systemd
 from publisher.errors import PublisherError, install_hint, printable
@@ -130,7 +130,7 @@ def run_host(
     except StateInUse as error:
         raise RepositoryError(error.what, why=error.why, hint=error.hint) from error
     host.start()
-    message(f"serving {summary(configuration)}", prefix="")
+    message(f"serving {summary(configuration)}", prefix=line_start())
     notify_systemd("READY=1")
     while signal.sigwait(_SIGNALS) == signal.SIGHUP:
         _reload(host)
@@ -147,10 +147,10 @@ def _reload(host: Host) -> None:
     try:
         configuration = read_service_configuration(host.configuration.name)
         host.reload(configuration)
-        message(f"reloaded {summary(configuration)}", prefix="")
+        message(f"reloaded {summary(configuration)}", prefix=line_start())
     except PublisherError as error:
         text = "; ".join(str(error).splitlines())  # an error in each line
-        message(f"the former configuration stays in use: {text}", prefix="")
+        message(f"the former configuration stays in use: {text}", prefix=line_start())
     notify_systemd("READY=1")
 
 
@@ -175,7 +175,8 @@ class _OneLine(logging.Formatter):
         text = record.getMessage().partition("\n")[0]
         if record.exc_info and record.exc_info[1] is not None:
             text += f" {str(record.exc_info[1]).partition(chr(10))[0]}"
-        return f"{record.levelname}: {printable(text)}"
+        start = line_start(record.created, record.levelno)
+        return f"{start}{record.levelname}: {printable(text)}"
 
 
 class _Repetitions(logging.Filter):

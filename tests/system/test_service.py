@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -131,6 +132,12 @@ def test_one_host_runs_cancels_and_recovers_jobs_and_reloads_its_configuration(
             asked.jobs.events(published.id)
         assert remove_old_jobs(asked.engine, asked.jobs, History(age=timedelta(0))) == 2
         assert host.stop() == 0
+        assert f"WARNING: job {failed.id} failed: gc of other: " in host.log.read_text()
+        started = (
+            r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z (WARNING: |ERROR: |serving |reloaded |the former )"
+        )
+        for text in host.log.read_text().splitlines():
+            assert re.match(started, text), text
 
 
 def test_tables_of_an_earlier_release_in_postgresql_whichever_hosts_start(tmp_path: Path) -> None:
