@@ -12,7 +12,8 @@ from publisher.metrics.families import FAMILIES
 _VARIABLES_WITHOUT_OPTION = {
     "PUBLISHER_STATE": "The directory for the state of runs. See docs/administration.md.",
     "PUBLISHER_REGISTRIES": "The hosts of the registries to which requests are sent, separated by "
-    "spaces; others are refused. Jobs of the service have those of their project.",
+    "spaces; others are refused. A value without a name is an error. Jobs of the service have "
+    "those of their project.",
     "DOCKER_CONFIG": "The directory with the file `config.json` that has credentials.",
 }
 

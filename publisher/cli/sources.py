@@ -64,13 +64,17 @@ def open_sources(options: Mapping[str, str | None]) -> Sources:
 
 
 def load_settings(options: Mapping[str, str | None]) -> Settings:
-    """Return the settings of the configuration file and the environment."""
+    """Return the settings of the configuration file and the environment.
+
+    Raises:
+        UsageError: A file cannot be read, or PUBLISHER_REGISTRIES names no registry.
+    """
     environment, authfile = os.environ, options.get("authfile")
     return replace(
         _read_configuration(options.get("config")),
         credential_files=tuple(credential_files(authfile)),
         authfile=Path(authfile) if authfile else None,
-        only=frozenset(map(canonical_name, environment.get("PUBLISHER_REGISTRIES", "").split())),
+        only=_only_registries(environment),
         credentials=environment.get("DOCKER_AUTH_CONFIG", ""),
         proxies=Proxies(
             http=_first(environment, "http_proxy", "HTTP_PROXY"),
@@ -107,6 +111,22 @@ def _read_configuration(path: str | None) -> Settings:
     from publisher.sources.configuration import parse_settings
 
     return parse_settings(data, str(file))
+
+
+def _only_registries(environment: Mapping[str, str]) -> frozenset[str]:
+    """Return the canonical names in PUBLISHER_REGISTRIES; empty without the variable.
+
+    One without names is an error: it may be meant to permit none, and would permit all.
+    """
+    text = environment.get("PUBLISHER_REGISTRIES")
+    names = frozenset(map(canonical_name, (text or "").split()))
+    if text is not None and not names:
+        raise UsageError(
+            "cannot use PUBLISHER_REGISTRIES",
+            why="it names no registry",
+            hint="unset it to permit all registries, or write their names, separated by spaces",
+        )
+    return names
 
 
 def _engine_tls(environment: Mapping[str, str]) -> EngineTLS | None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from publisher.cli.failures import UsageError
+from publisher.cli.sources import load_settings
 from tests.command import TIMEOUT, command, environment, succeed
 from tests.components import program, require_user_namespaces
 from tests.layer_builder import file, image, layer, symlink, write_layout
@@ -131,3 +133,17 @@ def test_a_registry_that_is_slow_is_not_asked_again_after_a_signal(tmp_path: Pat
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert [request.method for request in registry.requests] == ["HEAD"]
+
+
+def test_registries_that_are_permitted_are_named_or_none_is_restricted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("PUBLISHER_REGISTRIES", raising=False)
+    assert load_settings({}).only == frozenset()
+    monkeypatch.setenv("PUBLISHER_REGISTRIES", " Quay.io  index.docker.io ")
+    assert load_settings({}).only == {"quay.io", "docker.io"}
+    for text in ("", "  ", "\t"):
+        monkeypatch.setenv("PUBLISHER_REGISTRIES", text)
+        with pytest.raises(UsageError, match="names no registry"):
+            load_settings({})
