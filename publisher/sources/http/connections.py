@@ -47,6 +47,7 @@ from urllib3.util.connection import allowed_gai_family
 from urllib3.util.wait import wait_for_write
 
 from publisher.lazy import pattern
+from publisher.sources.http.networks import ForbiddenAddress, Network, leads_to
 
 SLOW_AFTER = 120.0
 """Seconds of waiting after which the rate of an answer has to be at least SLOWEST."""
@@ -90,8 +91,14 @@ def _shut(each: socket.socket) -> None:
         socket.socket.shutdown(each, socket.SHUT_RDWR)
 
 
-def _opened(connection: HTTPConnection, sockets: Sockets) -> socket.socket:
-    """Return a connected socket, as urllib3 makes it. `sockets` has it while it is connecting."""
+def _opened(
+    connection: HTTPConnection, sockets: Sockets, origin: Network | None
+) -> tuple[socket.socket, str]:
+    """Return a connected socket, as urllib3 makes it, and its address.
+
+    `sockets` has it while it is connecting. With `origin`, only addresses are used to which a
+    server in this network may lead; raises ForbiddenAddress if the host has none of these.
+    """
     host = connection._dns_host.strip("[]")
     cause: OSError = OSError(errno.EADDRNOTAVAIL, "the host has no address")
     try:
@@ -101,13 +108,18 @@ def _opened(connection: HTTPConnection, sockets: Sockets) -> socket.socket:
         raise LocationParseError(f"{host!r}, label empty or too long") from None
     except socket.gaierror as error:
         raise NameResolutionError(connection.host, connection, error) from error
+    if origin is not None:
+        usable = [each for each in found if leads_to(origin, str(each[4][0]))]
+        if found and not usable:
+            raise ForbiddenAddress(str(found[0][4][0]))
+        found = usable
     for family, kind, protocol, _, address in found:
         made = socket.socket(family, kind, protocol)
         try:
             for option in connection.socket_options or ():
                 made.setsockopt(*option)
             _connect(made, address, connection.timeout, sockets)
-            return made
+            return made, str(address[0])
         except OSError as error:
             made.close()
             cause = error
@@ -238,12 +250,16 @@ class Connections:
         proxy: The address of the proxy, or "".
         size: How many connections are kept for further requests.
         tls: How TLS is used, as arguments of urllib3's pools.
+        origin: The network of the server that led to the host; None if it may be anywhere. Not for
+            connections through a proxy, which resolves the name.
 
     Raises:
         ValueError: The address of the proxy cannot be used.
     """
 
-    def __init__(self, proxy: str, size: int, tls: Mapping[str, Any]) -> None:
+    def __init__(
+        self, proxy: str, size: int, tls: Mapping[str, Any], origin: Network | None = None
+    ) -> None:
         self._sockets = Sockets()
         if proxy:
             authorization = basic_authorization(proxy)
@@ -253,7 +269,7 @@ class Connections:
             )
         else:
             self._manager = PoolManager(num_pools=1, maxsize=size, **tls)
-        self._manager.pool_classes_by_scheme = _pools(self._sockets)
+        self._manager.pool_classes_by_scheme = _pools(self._sockets, None if proxy else origin)
 
     def send(
         self,
@@ -298,6 +314,11 @@ class Connections:
         self._manager.clear()
 
 
+def peer_of(response: BaseHTTPResponse) -> str:
+    """Return the address of the other end of the connection of an answer; "" if it is not known."""
+    return str(getattr(response.connection, "peer", ""))
+
+
 def basic_authorization(url: str) -> str:
     """Return the header for user and password in an address; "" without both."""
     user, separator, password = (parse_url(url).auth or "").partition(":")
@@ -307,21 +328,27 @@ def basic_authorization(url: str) -> str:
     return f"Basic {base64.b64encode(pair).decode()}"
 
 
-def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
-    """Return urllib3's pools by scheme, whose connections add their sockets to `sockets`."""
+def _pools(sockets: Sockets, origin: Network | None) -> dict[str, type[HTTPConnectionPool]]:
+    """Return urllib3's pools by scheme, whose connections add their sockets to `sockets`.
+
+    `origin` is as in `Connections`.
+    """
 
     class Plain(HTTPConnection):
         response_class = _Response
+        peer = ""
 
         def _new_conn(self) -> socket.socket:
-            return _opened(self, sockets)
+            made, self.peer = _opened(self, sockets, origin)
+            return made
 
     class Secure(HTTPSConnection):
         response_class = _Response
+        peer = ""
         _twin: socket.socket | None = None
 
         def _new_conn(self) -> socket.socket:
-            made = _opened(self, sockets)
+            made, self.peer = _opened(self, sockets, origin)
             # The socket for TLS takes its place, but is not known before the handshake has ended.
             self._twin = made.dup()
             sockets.add(self._twin)

@@ -30,11 +30,13 @@ from publisher.sources.http.deadline import Deadline
 from publisher.sources.http.faults import (
     describe,
     is_certificate_error,
+    is_forbidden_address,
     is_not_tls,
     is_proxy_login,
     place,
 )
 from publisher.sources.http.hosts import Host, Hosts, NotAnAddress
+from publisher.sources.http.networks import Network
 from publisher.sources.http.retries import MAX_WAIT, RETRIED, Fault, Tries, backoff
 from publisher.sources.settings import Settings
 
@@ -59,18 +61,20 @@ class _Request:
     headers: Mapping[str, str] = field(repr=False)
     data: bytes | None = field(repr=False)
     deadline: Deadline
+    origin: Network | None = None
+    """The network of the server that led to the host; see networks.py."""
 
     @property
     def what(self) -> str:
         """The beginning of errors about the request: "cannot fetch HOST/PATH"."""
         return f"cannot {_VERBS.get(self.method, 'fetch')} {place(self.url)}"
 
-    def at(self, url: str) -> _Request:
+    def at(self, url: str, origin: Network | None) -> _Request:
         """Return the request for another address; Authorization is only sent to the same origin."""
         headers = self.headers
         if not same_origin(url, self.url):
             headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
-        return replace(self, url=url, headers=headers)
+        return replace(self, url=url, headers=headers, origin=origin)
 
 
 class Exchange:
@@ -142,7 +146,7 @@ class Exchange:
         """Return whether a host supports TLS; None if it cannot be reached."""
         url = f"https://{host}/v2/"
         try:
-            self._host(url).connections.send("GET", url, _HEADERS, None, TIMEOUTS).close()
+            self._host(url).send("GET", url, _HEADERS, None, TIMEOUTS).close()
         except (OSError, urllib3.exceptions.HTTPError) as error:
             log.debug("GET %s: %s", place(url), describe(error))
             return False if is_not_tls(error) else None
@@ -170,22 +174,32 @@ class Exchange:
         deadline: Deadline,
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
+        led_by: str = "",
     ) -> Iterator[Answer]:
         """Yield the answer to one request, after redirects and retries, with an unread body.
 
         The Authorization header, if any, is sent to the origin of `url` only. A slot of the host is
-        held until the `with` ends; no other request may be made in it.
+        held until the `with` ends; no other request may be made in it. `led_by` is an address of
+        the server that has named `url` in an answer, "" if the user did.
 
         Raises:
             SourceError: All tries failed, or had a temporary status (408, 429, 500, 502, 503,
-                504); or a redirect cannot be followed.
+                504); or a redirect cannot be followed; or a server leads to an address that it may
+                not lead to.
             OutOfTime: The deadline has passed.
         """
+        origin = self._origin(url, led_by) if led_by else None
         with contextlib.ExitStack() as stack:
-            yield self._answer(stack, _Request(method, url, headers or {}, data, deadline))
+            yield self._answer(stack, _Request(method, url, headers or {}, data, deadline, origin))
+
+    def _origin(self, url: str, led_by: str) -> Network | None:
+        try:
+            return self._hosts.origin(url, led_by)
+        except NotAnAddress as error:
+            raise SourceError(f"cannot fetch {place(url)}", why=str(error)) from None
 
     def _answer(self, stack: contextlib.ExitStack, request: _Request) -> Answer:
-        host = self._host(request.url)
+        host = self._host(request.url, request.origin)
         if why := host.unreachable():
             raise SourceError(
                 request.what,
@@ -264,14 +278,15 @@ class Exchange:
             stack.close()
             if request.data is not None:
                 raise SourceError(request.what, why="it redirects an upload")
-            request = request.at(self._target(request, answer.location))
+            request = self._target(request, answer.location)
         raise SourceError(request.what, why=f"more than {MAX_REDIRECTS} redirects")
 
-    def _target(self, request: _Request, location: str) -> str:
-        """Return the target of a redirect; raise SourceError if it may not be followed."""
+    def _target(self, request: _Request, location: str) -> _Request:
+        """Return the request that a redirect leads to; raise SourceError if it is not followed."""
         try:
             target = urljoin(request.url, location)
-            self._hosts.of(target)
+            origin = self._hosts.origin(target, request.url, request.origin)
+            self._hosts.of(target, origin)
         except ValueError:
             raise SourceError(
                 request.what, why="it redirects to an address that is not http or https"
@@ -280,10 +295,10 @@ class Exchange:
             raise SourceError(
                 request.what, why=f"it redirects from HTTPS to {place(target)}, without encryption"
             )
-        return target
+        return request.at(target, origin)
 
     def _send(self, stack: contextlib.ExitStack, request: _Request, tried: int) -> Answer:
-        host = self._host(request.url)
+        host = self._host(request.url, request.origin)
         method, url, headers = request.method, request.url, HTTPHeaderDict(_HEADERS)
         headers.update(request.headers)
         if authorization := basic_authorization(url):
@@ -291,7 +306,7 @@ class Exchange:
         stack.enter_context(host.slots)
         try:
             with request.deadline.waiting():
-                response = host.connections.send(method, url, headers, request.data, TIMEOUTS)
+                response = host.send(method, url, headers, request.data, TIMEOUTS)
             sent = headers.get("Authorization", "")
             answer = Answer(response, request.deadline, method, url, sent)
         except BaseException:
@@ -305,15 +320,22 @@ class Exchange:
         log.debug(text, method, answer.place, answer.status, tried, extra=data)
         return answer
 
-    def _host(self, url: str) -> Host:
+    def _host(self, url: str, origin: Network | None = None) -> Host:
         try:
-            return self._hosts.of(url)
+            return self._hosts.of(url, origin)
         except NotAnAddress as error:
             raise SourceError(f"cannot fetch {place(url)}", why=str(error)) from None
 
 
 def _raise_if_lasting(request: _Request, error: Exception) -> None:
     """Raise SourceError for a permanent failure."""
+    if is_forbidden_address(error):
+        raise SourceError(
+            request.what,
+            why=describe(error),
+            hint="if that is intended, add its host to the permitted registries: `registries` of "
+            "the project, or PUBLISHER_REGISTRIES",
+        ) from None
     if is_certificate_error(error):
         raise SourceError(
             request.what,

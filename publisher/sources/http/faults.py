@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from publisher.errors import causes
 from publisher.lazy import pattern
+from publisher.sources.http.networks import ForbiddenAddress
 
 _CUT = (http.client.IncompleteRead, http.client.NotConnected)
 _BY_NAME = {
@@ -64,6 +65,11 @@ def is_proxy_login(error: BaseException) -> bool:
     """Return whether a proxy requires another user or password, which is permanent."""
     found = (_REFUSED_BY_PROXY.match(str(cause)) for cause in causes(error))
     return any(refused[1] == "407" for refused in found if refused)
+
+
+def is_forbidden_address(error: BaseException) -> bool:
+    """Return whether a server led to an address that it may not lead to, which is permanent."""
+    return any(isinstance(cause, ForbiddenAddress) for cause in causes(error))
 
 
 def is_not_tls(error: BaseException) -> bool:

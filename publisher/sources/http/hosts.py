@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import urllib3
 import urllib3.exceptions
+from urllib3 import BaseHTTPResponse
 
 from publisher.lazy import pattern
+from publisher.oci.reference import api_host
 from publisher.sources import SourceError
+from publisher.sources.http.answer import same_origin
 from publisher.sources.http.clock import Clock
-from publisher.sources.http.connections import Connections
+from publisher.sources.http.connections import Connections, peer_of
 from publisher.sources.http.faults import describe
+from publisher.sources.http.networks import ForbiddenAddress, Network, leads_to, network_of
 from publisher.sources.settings import RegistrySettings, Settings
 
 # `insecure: true` is explicit; a warning for each request would hide other messages.
@@ -34,7 +38,10 @@ class NotAnAddress(ValueError):
 
 
 class Host:
-    """One scheme, host and port. `usual_trust` returns the context that most hosts share."""
+    """One scheme, host and port. `usual_trust` returns the context that most hosts share.
+
+    `origin` is the network of the server that led to it, or None; see networks.py.
+    """
 
     def __init__(
         self,
@@ -45,30 +52,52 @@ class Host:
         port: int,
         clock: Clock,
         usual_trust: Callable[[], ssl.SSLContext],
+        origin: Network | None = None,
     ) -> None:
         own = settings.registry(name)
         self._clock = clock
         _check_certificates(name, own)
         self.name = name
         self.slots = threading.BoundedSemaphore(own.max_concurrent)
+        proxy = settings.proxies.for_host(scheme, host, port)
+        tls = _tls(own, usual_trust) if scheme == "https" else {}
+        if proxy.startswith("https:"):
+            tls["proxy_ssl_context"] = _trust_of_proxy(own, usual_trust)
         try:
-            self.connections = Connections(
-                settings.proxies.for_host(scheme, host, port),
-                own.max_concurrent,
-                _tls(own, usual_trust) if scheme == "https" else {},
-            )
+            self.connections = Connections(proxy, own.max_concurrent, tls, origin)
         except ValueError as error:  # its text may have a password
             raise SourceError(
                 f"cannot use the proxy for {name}",
                 why=describe(error),
                 hint=f"set {scheme.upper()}_PROXY to an address such as http://proxy.example.org:3128",
             ) from None
+        self._is_direct = not proxy
+        is_refused = proxy and origin is not None and not leads_to(origin, host)
+        self._refused = host if is_refused else ""
+        self.network = network_of(host)
+        """That of the address that answered last; through a proxy, PUBLIC for a name."""
         self._lock = threading.Lock()
         self._waiting = 0.0
         self._down = 0.0
         self._probe = 0.0
         self._worked = float("-inf")
         self._reason = ""
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeouts: tuple[float, float],
+    ) -> BaseHTTPResponse:
+        """Send one request, as `Connections.send` does; may raise ForbiddenAddress."""
+        if self._refused:
+            raise ForbiddenAddress(self._refused)
+        response = self.connections.send(method, url, headers, body, timeouts)
+        if self._is_direct:
+            self.network = network_of(peer_of(response))
+        return response
 
     @property
     def waiting(self) -> float:
@@ -134,6 +163,20 @@ def _tls(own: RegistrySettings, usual_trust: Callable[[], ssl.SSLContext]) -> di
     return options
 
 
+def _trust_of_proxy(
+    own: RegistrySettings, usual_trust: Callable[[], ssl.SSLContext]
+) -> ssl.SSLContext:
+    """Return how the certificate of a proxy is verified, always: the registry may be insecure.
+
+    Its authority is a usual one, or that of the registry.
+    """
+    if own.ca is None:
+        return usual_trust()
+    context = ssl.create_default_context()
+    context.load_verify_locations(own.ca)
+    return context
+
+
 def _check_certificates(name: str, own: RegistrySettings) -> None:
     """Raise SourceError for an unusable file; a request would report an error of TLS instead."""
     path = own.ca
@@ -162,16 +205,20 @@ class Hosts:
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._hosts: dict[tuple[str, str], Host] = {}
+        self._hosts: dict[tuple[str, str, Network | None], Host] = {}
+        self._named = _named(settings)
         self._lock = threading.Lock()
         self._usual_trust = functools.cache(ssl.create_default_context)  # it takes 20 ms
 
-    def of(self, url: str) -> Host:
-        """Return the host of an address; raise NotAnAddress if it is neither http nor https."""
+    def of(self, url: str, origin: Network | None = None) -> Host:
+        """Return the host of an address; raise NotAnAddress if it is neither http nor https.
+
+        `origin` is as in `Host`: connections for requests with another one are not used.
+        """
         scheme, separator, rest = url.partition("://")
         netloc = _NETLOC_END.split(rest, maxsplit=1)[0].lower()
         with self._lock:
-            known = self._hosts.get((scheme, netloc))
+            known = self._hosts.get((scheme, netloc, origin))
             if known is None:
                 try:
                     parts = urlsplit(url)
@@ -182,7 +229,7 @@ class Hosts:
                     raise NotAnAddress("its address is not http or https")
                 if _is_ambiguous(netloc):
                     raise NotAnAddress("its address is malformed")
-                known = self._hosts[scheme, netloc] = Host(
+                known = self._hosts[scheme, netloc, origin] = Host(
                     netloc.rpartition("@")[2],
                     self._settings,
                     scheme,
@@ -190,14 +237,50 @@ class Hosts:
                     port or (443 if scheme == "https" else 80),
                     self._clock,
                     self._usual_trust,
+                    origin,
                 )
             return known
+
+    def origin(self, url: str, led_by: str, its_origin: Network | None = None) -> Network | None:
+        """Return the `origin` of an address that a server has named.
+
+        It is None if only certain registries are not permitted anyway, or if the settings name the
+        host.
+
+        Args:
+            url: The address.
+            led_by: An address of the server, which has answered.
+            its_origin: That of `led_by`.
+
+        Raises:
+            NotAnAddress: One of them is not an address.
+        """
+        if not self._settings.only or _host_and_port(url) in self._named:
+            return None
+        if same_origin(url, led_by):
+            return its_origin
+        return self.of(led_by, its_origin).network
 
     def close(self) -> None:
         """Close all connections."""
         with self._lock:
             for host in self._hosts.values():
                 host.connections.shut()
+
+
+def _named(settings: Settings) -> frozenset[str]:
+    """Return the hosts that the settings name: registries, and mirrors."""
+    names = {*settings.only, *settings.registries}
+    mirrors = (each.mirror for each in settings.registries.values())
+    places = (each.rpartition("://")[2].partition("/")[0] for each in mirrors if each)
+    return frozenset({*map(api_host, names), *names, *(each.lower() for each in places)})
+
+
+def _host_and_port(url: str) -> str:
+    """Return host and port of an address, without the usual port, as settings have them."""
+    scheme, _, rest = url.partition("://")
+    netloc = _NETLOC_END.split(rest, maxsplit=1)[0].lower().rpartition("@")[2]
+    return netloc.removesuffix(":443" if scheme == "https" else ":80")
 
 
 def _is_ambiguous(netloc: str) -> bool:

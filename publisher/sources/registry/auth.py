@@ -248,7 +248,12 @@ class RepositoryAuth:
         )
         began = time.monotonic()
         with registry.exchange.request(
-            asked.method, asked.url, deadline=deadline, headers=asked.headers, data=asked.data
+            asked.method,
+            asked.url,
+            deadline=deadline,
+            headers=asked.headers,
+            data=asked.data,
+            led_by=registry.exchange.base_url(registry.registry, plain_http=registry.plain_http),
         ) as answer:
             if answer.status in (400, 401, 403):
                 if answer.status == 401:

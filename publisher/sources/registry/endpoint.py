@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import oras.container
@@ -91,9 +92,12 @@ class Endpoint:
     ) -> Iterator[Answer]:
         """Yield the answer to a request, `authorized` for this image repository or anonymous.
 
-        A Refusal that is raised within the `with` is converted to a SourceError.
+        The address of an anonymous one is that of another host, which the registry has named. A
+        Refusal that is raised within the `with` is converted to a SourceError.
         """
-        send = self._auth.request if authorized else self._exchange.request
+        send = self._auth.request
+        if not authorized:
+            send = partial(self._exchange.request, led_by=self.base_url)
         try:
             with send(method, url, deadline=self._deadline, headers=headers, data=data) as answer:
                 yield answer

@@ -239,8 +239,11 @@ def connecting_proxy(
                 client, _ = listener.accept()
             except OSError:
                 return
-            if tls is not None:
-                client = tls.wrap_socket(client, server_side=True)
+            try:
+                if tls is not None:
+                    client = tls.wrap_socket(client, server_side=True)
+            except ssl.SSLError:  # the client does not accept the certificate
+                continue
             head = b""
             while b"\r\n\r\n" not in head:
                 head += client.recv(65536)
@@ -284,6 +287,26 @@ def test_https_goes_through_the_proxy_unless_no_proxy_excludes_the_host(
         with fast_sources(Settings(local, proxies=direct)) as sources:
             assert open_bare(sources, registry.host).resolve()
         assert len(asked) == 1
+
+
+def test_the_certificate_of_a_proxy_is_verified_also_for_an_insecure_registry(
+    authority: Authority,
+) -> None:
+    certificate = authority.issue("far", host="DNS:registry.example.org")
+    with (
+        OwnRegistry(tls=server_context(certificate)) as registry,
+        connecting_proxy(server_context(authority.issue("proxy"))) as (proxy, asked),
+    ):
+        registry.add("library/x", "latest", sample_image())
+        host = f"registry.example.org:{registry.host.rpartition(':')[2]}"
+        own = RegistrySettings(insecure=True)
+        with fast_sources(Settings({host: own}, proxies=Proxies(https=proxy))) as sources:
+            with pytest.raises(SourceError, match="its certificate is not accepted"):
+                open_bare(sources, host).resolve()
+        assert asked == [] and registry.requests == []
+        own = replace(own, ca=authority.own.certificate)
+        with fast_sources(Settings({host: own}, proxies=Proxies(https=proxy))) as sources:
+            assert open_bare(sources, host).resolve()
 
 
 def test_a_proxy_that_cannot_be_used_is_an_error_without_its_password() -> None:
