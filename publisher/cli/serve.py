@@ -21,6 +21,8 @@ from publisher.cli.service_process import (
 )
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from publisher.service.configuration import Listen
     from publisher.service.host import Host
 
@@ -81,14 +83,44 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
     """Begin to answer requests in a thread; return what ends that."""
     import uvicorn
 
+    from publisher.repository.descriptors import connections_within_limit, raise_limit
+    from publisher.service.web.connections import MOST, bounded
+
+    raise_limit()
+    most = connections_within_limit(MOST)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _application(host),
+            log_config=None,
+            proxy_headers=False,  # only the proxy of the configuration is trusted
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            http=bounded(most),
+            ws="none",
+            backlog=_BACKLOG,
+            server_header=False,
+        )
+    )
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listening]}, name="http", daemon=True
+    )
+    thread.start()
+
+    def end() -> None:
+        server.should_exit = True
+        thread.join(10)
+
+    return end
+
+
+def _application(host: Host) -> Starlette:
+    """Return what answers requests, by the configuration that `host` has at that moment."""
     from publisher.cli.served_checks import ServedChecks
     from publisher.cli.served_lists import ServedLists
     from publisher.cli.served_trees import ServedTrees
-    from publisher.repository.descriptors import connections_within_limit, raise_limit
     from publisher.service.health import health_routes
     from publisher.service.jobs.pushed import PushedImages
     from publisher.service.web.application import application
-    from publisher.service.web.connections import MOST, bounded
     from publisher.service.web.context import Context
     from publisher.service.web.hooks import HookContext, hook_routes
     from publisher.service.web.wish_pages import WishTools, wish_routes
@@ -117,28 +149,4 @@ def _serve(host: Host, listening: socket.socket) -> Callable[[], None]:
         *hook_routes(hooks),
         *wish_routes(context, tools),
     ]
-    raise_limit()
-    most = connections_within_limit(MOST)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(context, others),
-            log_config=None,
-            proxy_headers=False,  # only the proxy of the configuration is trusted
-            access_log=False,
-            timeout_graceful_shutdown=5,
-            http=bounded(most),
-            ws="none",
-            backlog=_BACKLOG,
-            server_header=False,
-        )
-    )
-    thread = threading.Thread(
-        target=server.run, kwargs={"sockets": [listening]}, name="http", daemon=True
-    )
-    thread.start()
-
-    def end() -> None:
-        server.should_exit = True
-        thread.join(10)
-
-    return end
+    return application(context, others)
