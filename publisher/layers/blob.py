@@ -73,15 +73,17 @@ class BlobReader:
 
     It is a context manager, which ends the thread. The thread iterates over `chunks`, which are
     those of `checked`. An archive of more than `max_bytes` raises LimitExceeded. `layer` is the
-    name of the layer in errors.
+    name of the layer in errors. If `diff_id` is None, the caller checks what it reads.
     """
 
-    def __init__(self, chunks: Iterable[bytes], layer: str, diff_id: str, max_bytes: int) -> None:
+    def __init__(
+        self, chunks: Iterable[bytes], layer: str, diff_id: str | None, max_bytes: int
+    ) -> None:
         self._chunks = iter(chunks)
         self._diff_id = diff_id
         self._max_bytes = max_bytes
         self._what = layer
-        self._diff_hash = hashlib.new(digest_algorithm(diff_id))
+        self._diff_hash = None if diff_id is None else hashlib.new(digest_algorithm(diff_id))
         self.archive_bytes = 0
         self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(_QUEUED_BYTES // PIECE)
         self._ended = False
@@ -154,7 +156,8 @@ class BlobReader:
     def _inflate(self) -> None:
         try:
             for block in decompress(self._arriving(), self._what):
-                self._diff_hash.update(block)
+                if self._diff_hash is not None:
+                    self._diff_hash.update(block)
                 self.archive_bytes += len(block)
                 if self.archive_bytes > self._max_bytes:
                     raise LimitExceeded(
@@ -173,6 +176,11 @@ class BlobReader:
             raise
         for _ in self._arriving():  # what follows the archive counts for the digest
             pass
+        self._check_diff_id()
+
+    def _check_diff_id(self) -> None:
+        if self._diff_hash is None or self._diff_id is None:
+            return
         actual = f"{self._diff_hash.name}:{self._diff_hash.hexdigest()}"
         if actual != self._diff_id:
             raise DigestMismatch(

@@ -28,7 +28,7 @@ _ROW = pattern(
 """A line without any of the rare fields, and with a path and target in ASCII."""
 _PATH_START, _PATH_END = '{"path":"', '","type":'
 _OPAQUE = '"opaque":true'
-_SPECIAL = pattern(r'"(?:opaque|implicit|dropped)":|"type":"h"')
+_SPECIAL = ('"opaque":', '"implicit":', '"dropped":', '"type":"h"')
 _TYPES = {kind.value: kind for kind in EntryType}
 _DECODE = vars(json.JSONDecoder())["scan_once"]
 _MALFORMED = (
@@ -127,8 +127,10 @@ def special_in(block: str) -> Iterator[Entry]:
 
     See `LayerIndex.special`.
     """
-    if _SPECIAL.search(block):
-        yield from map(decode_entry, filter(_SPECIAL.search, block.split("\n")))
+    signs = [sign for sign in _SPECIAL if sign in block]
+    if signs:
+        lines = block.split("\n")
+        yield from (decode_entry(line) for line in lines if any(sign in line for sign in signs))
 
 
 def path_key(line: str) -> bytes:

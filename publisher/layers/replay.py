@@ -196,7 +196,7 @@ def read_contents_here(staged: StagedContents, receive: Receive) -> None:
 def read_contents(blob: BinaryIO, index: BinaryIO, order: Path, receive: Receive) -> None:
     """Pass on the contents of all files of a layer, in the archive's order.
 
-    The digest of the blob is not computed again, since those of the contents are.
+    The digests of blob and archive are not computed again, since those of the contents are.
 
     Args:
         blob: The blob, as it was when `order` was recorded.
@@ -206,7 +206,6 @@ def read_contents(blob: BinaryIO, index: BinaryIO, order: Path, receive: Receive
 
     Raises:
         LayerError: Blob, index and order do not agree, or a temporary database cannot be stored.
-        DigestMismatch: The blob changed.
         Exception: Whatever `receive` raises.
     """
     layer = read_index(index)
@@ -218,7 +217,7 @@ def read_contents(blob: BinaryIO, index: BinaryIO, order: Path, receive: Receive
     ):
         chunks = iter(lambda: blob.read(_READ_BYTES), b"")
         name = f"layer {header.digest}"
-        with BlobReader(chunks, name, header.diff_id, _UNLIMITED) as archive:
+        with BlobReader(chunks, name, None, _UNLIMITED) as archive:
             if not _pass_on(_files(archive, name), heads, receive):
                 raise _changed(f"all files of {name}")
 
@@ -315,6 +314,10 @@ class _Files:
         entry = decode_entry(line)
         if entry.type is not EntryType.FILE:
             raise _changed(entry.path)
+        if isinstance(content, tuple):
+            for _ in _checked(content, entry):
+                pass
+            return entry, content
         return entry, _checked(content, entry)
 
     def require_all(self) -> None:

@@ -74,6 +74,11 @@ class Contents:
         try:
             kind, number = self._next_part()
             while kind is Part.FILE:
+                whole = self._whole()
+                if whole is not None:
+                    receive(number, whole)
+                    kind, number = self._next_part()
+                    continue
                 pieces = self._pieces()
                 receive(number, pieces)
                 if next(pieces, None) is not None:
@@ -84,6 +89,24 @@ class Contents:
         if kind is not Part.ANSWER:
             raise self._failed("it sent something else than contents")
         return True
+
+    def _whole(self) -> tuple[memoryview, ...] | None:
+        """Return the content of a file if all of it has arrived, and the next file after it.
+
+        This is the fast path for small files: without a generator, and without a copy.
+        """
+        at, header = self._at, PART.size
+        if self._end - at < header:
+            return None
+        kind, size = PART.unpack_from(self._buffer, at)
+        if kind == Part.FILE:
+            return ()
+        after = at + header + size
+        if kind != Part.DATA or not size or after >= self._end or self._buffer[after] != Part.FILE:
+            return None
+        self._parts_left -= 1
+        self._at = after
+        return (self._buffer[at + header : after],)
 
     def _pieces(self) -> Iterator[memoryview | Hole]:
         """Yield the content of a file, and hold the part that follows."""

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,7 @@ import zstandard
 
 from publisher.entry import Content, Entry, EntryType, Fixup, Generated, Merged
 from publisher.errors import DigestMismatch
-from publisher.layers.catalogs import plan_catalogs
+from publisher.layers.catalogs import DEFAULT_LIMIT, plan_catalogs
 from publisher.layers.errors import LayerError, NoTemporarySpace
 from publisher.layers.index import read_index
 from publisher.layers.replay import ReadContents, Receive, StagedContents, replay
@@ -29,11 +30,17 @@ from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
 from publisher.repository.cvmfs.configuration import Owner
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.spool import StagedLayer
-from publisher.repository.cvmfs.stream import Kind, TarStream, Write, renamed
+from publisher.repository.cvmfs.stream import Kind, TarStream, Write
 from publisher.tree import layout
 
 _PIECE = 1 << 20
 _TYPES = {each.value: each for each in EntryType}
+_LINK = Entry("", EntryType.HARDLINK)
+_LINK_FIELDS = 2
+"""The fields of a hard link in a plan: its path and its target."""
+
+_LINES = 1000
+"""How many lines of a plan are compressed at once."""
 
 
 def send(
@@ -88,16 +95,15 @@ def _send_layer(
         target = entry.target
         if entry.type is EntryType.HARDLINK:
             target = f"{tree}/{target}"
-        stream.add(renamed(entry, path, target), content)
+        stream.add(entry, content, path, target)
 
     def borrow(fixup: Fixup) -> None:
         assert fixup.layer is not None
-        target = f"{below[fixup.layer]}/{fixup.source}"
-        stream.add(
-            Entry(f"{tree}/{fixup.entry.path}", EntryType.HARDLINK, target=target)
-            if fixup.entry.type is EntryType.FILE
-            else renamed(fixup.entry, f"{tree}/{fixup.entry.path}", fixup.entry.target)
-        )
+        path = f"{tree}/{fixup.entry.path}"
+        if fixup.entry.type is EntryType.FILE:
+            stream.add(_LINK, (), path, f"{below[fixup.layer]}/{fixup.source}")
+        else:
+            stream.add(fixup.entry, (), path)
 
     with staged.index.open("rb") as index:
         try:
@@ -109,8 +115,10 @@ def _send_layer(
             # The blob was verified when it arrived, so the disk has damaged it: fetch it again.
             mirror.discard(layer.digest)
             raise LayerChanged(layer.digest, why=f"its staged copy is damaged: {error}") from error
-        for directory in sorted(plan_catalogs(read_index(index))):
-            stream.start_catalog(f"{tree}/{directory}")
+        entries = read_index(index)
+        if entries.header.entries > DEFAULT_LIMIT:
+            for directory in sorted(plan_catalogs(entries)):
+                stream.start_catalog(f"{tree}/{directory}")
         _send_file(index, index_path, stream, owner)
     for file, path in (
         (staged.tar_split, layout.layer_tar_split(layer.digest)),
@@ -146,9 +154,9 @@ def _send_tree(tree: NewTree, stream: TarStream) -> None:
         if isinstance(item, str):
             stream.start_catalog(f"{tree.path}/{item}")
         else:
-            entry, content = item
-            path = f"{tree.path}/{entry.path}" if entry.path else tree.path
-            stream.add(renamed(entry, path, entry.target), [content] if content else [])
+            entry, content, path, target = item
+            path = f"{tree.path}/{path}" if path else tree.path
+            stream.add(entry, (content,) if content else (), path, target)
 
 
 def write_plan(file: Path, plan: Iterable[Merged | Generated], layers: Sequence[str]) -> None:
@@ -158,21 +166,27 @@ def write_plan(file: Path, plan: Iterable[Merged | Generated], layers: Sequence[
     files of the layer trees. The directories in which nested catalogs begin come last.
     """
     trees = [layout.layer_tree(digest) for digest in layers]
+    held: list[bytes] = []
     with zstandard.open(file, "wb") as out:
 
         def each() -> Iterator[Entry]:
             for planned in plan:
-                content = planned.content if isinstance(planned, Generated) else b""
-                entry = _placed(planned, trees)
-                out.write(_line(entry, content))
+                held.append(_line(planned, trees))
+                if len(held) == _LINES:
+                    out.write(b"".join(held))
+                    held.clear()
                 yield planned.entry
 
-        for directory in sorted(plan_catalogs(each())):
-            out.write(json.dumps({"catalog": directory}).encode() + b"\n")
+        catalogs = sorted(plan_catalogs(each()))
+        held += [json.dumps({"catalog": directory}).encode() + b"\n" for directory in catalogs]
+        out.write(b"".join(held))
 
 
-def read_plan(file: Path) -> Iterator[tuple[Entry, bytes] | str]:
-    """Yield (entry, content) for all entries of the plan, then the directories of catalogs."""
+def read_plan(file: Path) -> Iterator[tuple[Entry, bytes, str, str] | str]:
+    """Yield all entries of the plan, then the directories of catalogs.
+
+    Each entry comes with its content, and with its path and target, which are not in it.
+    """
     with zstandard.open(file, "rb") as lines:
         rest = b""
         decode = json.JSONDecoder().decode
@@ -182,46 +196,43 @@ def read_plan(file: Path) -> Iterator[tuple[Entry, bytes] | str]:
                 fields = decode(line.decode("ascii"))
                 if isinstance(fields, dict):
                     yield str(fields["catalog"])
+                elif len(fields) == _LINK_FIELDS:
+                    yield _LINK, b"", fields[0], fields[1]
                 else:
                     yield _entry(fields)
 
 
-def _placed(planned: Merged | Generated, trees: Sequence[str]) -> Entry:
+def _line(planned: Merged | Generated, trees: Sequence[str]) -> bytes:
     entry = planned.entry
     if isinstance(planned, Merged) and entry.type in (EntryType.FILE, EntryType.HARDLINK):
-        target = f"{trees[planned.layer]}/{planned.source}"
-        return Entry(entry.path, EntryType.HARDLINK, target=target)
-    return entry
-
-
-def _line(entry: Entry, content: bytes) -> bytes:
+        target = encode_basestring_ascii(f"{trees[planned.layer]}/{planned.source}")
+        return f"[{encode_basestring_ascii(entry.path)},{target}]\n".encode("ascii")
     fields: list[Any] = [
         entry.path,
+        entry.target,
         entry.type,
         entry.mode,
         entry.uid,
         entry.gid,
         entry.mtime_ns,
-        entry.target,
         entry.device,
     ]
-    if content:
-        fields.append(base64.b64encode(content).decode())
+    if isinstance(planned, Generated) and planned.content:
+        fields.append(base64.b64encode(planned.content).decode())
     return json.dumps(fields).encode() + b"\n"
 
 
-def _entry(fields: list[Any]) -> tuple[Entry, bytes]:
-    path, kind, mode, uid, gid, mtime_ns, target, device, *more = fields
+def _entry(fields: list[Any]) -> tuple[Entry, bytes, str, str]:
+    path, target, kind, mode, uid, gid, mtime_ns, device, *more = fields
     content = base64.b64decode(more[0]) if more else b""
     entry = Entry(
-        path,
+        "",
         _TYPES[kind],
         mode,
         uid,
         gid,
         len(content),
         mtime_ns,
-        target,
         device=(device[0], device[1]) if device else None,
     )
-    return entry, content
+    return entry, content, path, target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -23,7 +24,9 @@ from publisher.repository.cvmfs.progress import Watch
 COMMAND = "cvmfs_server"
 _KEPT_LINES = 200
 _SHOWN_LINES = 12
-_PIPE_PIECE = 64 * 1024
+_PIPE_BYTES = 2**20
+"""The size of the pipe to a command, if the kernel permits it."""
+
 _OUTPUT_SECONDS = 5
 _CHECK_SECONDS = 0.5
 _VERSION_SECONDS = 30
@@ -249,11 +252,15 @@ def _find_command(name: str) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], check: Callable[[], None]) -> int:
+    """Wait for the end of the command, and call `check` regularly meanwhile."""
+    # With a timeout, Popen.wait looks for the end in intervals of up to 50 ms.
+    waiting = threading.Thread(target=process.wait, name="cvmfs-end", daemon=True)
+    waiting.start()
     while True:
-        try:
-            return process.wait(_CHECK_SECONDS)
-        except subprocess.TimeoutExpired:
-            check()
+        waiting.join(_CHECK_SECONDS)
+        if not waiting.is_alive():
+            return process.wait()
+        check()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -277,6 +284,8 @@ class _Input:
         self._poll.register(self._file, select.POLLOUT)
         self.fed = 0
         os.set_blocking(self._file.fileno(), False)
+        with suppress(OSError):  # the user has too many large pipes: this one stays small
+            fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def feed(self, feed: Feed | None) -> None:
         """Start the command and write its input; raise StreamCut if it stops reading."""
@@ -297,7 +306,7 @@ class _Input:
         self._held = b""
         while view:
             try:
-                written = os.write(self._file.fileno(), view[:_PIPE_PIECE])
+                written = os.write(self._file.fileno(), view)
             except BlockingIOError:
                 if not self._poll.poll(_CHECK_SECONDS * 1000):
                     self._check(self.fed)

@@ -7,7 +7,7 @@ are refused before they are written: a repeated path, a file at the path of a di
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from publisher.closing import Closing
 from publisher.entry import Content, Entry, EntryType
@@ -15,7 +15,7 @@ from publisher.errors import PublisherError
 from publisher.layers.content import filled
 from publisher.layers.temporary import temporary_database
 from publisher.repository.cvmfs.configuration import Owner
-from publisher.repository.cvmfs.sparse import find_regions
+from publisher.repository.cvmfs.sparse import SMALLEST_SPARSE, find_regions
 from publisher.repository.cvmfs.tar_header import BLOCK, END, encode, encode_sparse, padding
 from publisher.tree import layout
 
@@ -26,6 +26,9 @@ _TOPS = (layout.LAYERS, layout.FLAT)
 _IN_MEMORY = 50_000
 _BYTES_IN_MEMORY = 8 * 2**20
 """How many sent paths are kept in memory, and their bytes: about 16 MB in all."""
+
+_CHARACTER_BYTES = 4
+"""The most bytes of a character in memory, in a path that is not ASCII."""
 
 _SCHEMA = "CREATE TABLE sent (path BLOB PRIMARY KEY, state INTEGER) WITHOUT ROWID;"
 _NO_DIRECTORY, _DIRECTORY, _NEW_DIRECTORY = range(3)
@@ -74,7 +77,7 @@ class TarStream(Closing):
         self._parent_is_new = False
         # The state of each path that was sent. The latest ones are in memory, the others in a
         # database, which takes several times as long.
-        self._latest: dict[bytes, int] = {}
+        self._latest: dict[str, int] = {}
         self._latest_bytes = 0
         self._has_earlier = False
         self._database = temporary_database(_SCHEMA)
@@ -83,21 +86,30 @@ class TarStream(Closing):
         """Close the database of the paths. May be called again."""
         self._database.close()
 
-    def add(self, entry: Entry, content: Content = ()) -> None:
-        """Send `entry`; `content` yields a file's `entry.size` bytes."""
-        name = entry.path.rpartition("/")[2]
-        if name.startswith(".cvmfs"):
-            raise _unfit(entry.path, "the server interprets files of that name")
-        self._send(entry, content)
-        if entry.type is EntryType.DIRECTORY and starts_catalog(entry.path):
-            self.start_catalog(entry.path)
+    def add(
+        self,
+        entry: Entry,
+        content: Content = (),
+        path: str | None = None,
+        target: str | None = None,
+    ) -> None:
+        """Send `entry`; `content` yields a file's `entry.size` bytes.
+
+        If they are given, `path` and `target` are used in place of those of `entry`.
+        """
+        path = entry.path if path is None else path
+        if path.rpartition("/")[2].startswith(".cvmfs"):
+            raise _unfit(path, "the server interprets files of that name")
+        self._send(entry, content, path, entry.target if target is None else target)
+        if entry.type is EntryType.DIRECTORY and starts_catalog(path):
+            self.start_catalog(path)
 
     def add_record(self, entry: Entry, content: bytes) -> None:
         """Send a small file of the publisher, which may be a file bundle of a flat image."""
         if layout.is_bundle(entry.path):
-            self._send(entry, [content])
+            self._send(entry, (content,), entry.path, "")
         else:
-            self.add(entry, [content])
+            self.add(entry, (content,))
 
     def start_catalog(self, directory: str) -> None:
         """Make the directory, which was sent before, the root of a nested catalog."""
@@ -105,7 +117,7 @@ class TarStream(Closing):
             raise _unfit(directory, "it is to be the root of a catalog, but was not sent")
         path = f"{directory}/{CATALOG_MARKER}"
         uid, gid = self._owner.uid, self._owner.gid
-        self._send(Entry(path, EntryType.FILE, 0o644, uid, gid), ())
+        self._send(Entry(path, EntryType.FILE, 0o644, uid, gid), (), path, "")
 
     def make_parents(self, path: str) -> None:
         """Send the directories above `path` that are neither sent nor published."""
@@ -129,18 +141,20 @@ class TarStream(Closing):
 
     def end(self) -> None:
         """Complete the archive. A stream that ends before this is recognizably incomplete."""
-        self._out.write(END)
-        self._out.flush()
+        self._out.end(END)
 
-    def _send(self, entry: Entry, content: Content) -> None:
-        path = entry.path
+    def _send(self, entry: Entry, content: Content, path: str, target: str) -> None:
         if not path.startswith(self._base):
             raise _unfit(path, f"it is not below {self._base}")
-        _check_name(path)
-        self.make_parents(path)
+        parent, _, name = path.rpartition("/")
+        if parent and parent == self._parent:  # which was checked with an entry before
+            _check_name(path, (name,))
+        else:
+            _check_name(path, path.split("/"))
+            self.make_parents(path)
         if entry.type is EntryType.HARDLINK:
-            entry = self._checked_link(entry)
-        elif entry.type is EntryType.SYMLINK and not entry.target:
+            target = self._checked_target(path, target)
+        elif entry.type is EntryType.SYMLINK and not target:
             raise _unfit(path, "a symlink without a target")
         # A directory that this stream added has no published content.
         published = None if self._parent_is_new else self._kind(path)
@@ -151,58 +165,61 @@ class TarStream(Closing):
             )
         new = _DIRECTORY if published else _NEW_DIRECTORY
         self._note(path, new if is_directory else _NO_DIRECTORY)
-        entry = renamed(entry, path[len(self._base) :])
+        at = path[len(self._base) :]
         if entry.type is not EntryType.FILE:
-            self._out.write(encode(entry))
-            return
-        sparse, content = find_regions(content, entry.size)
-        if sparse is None:
-            self._out.write(encode(entry))
-            self._write_content(entry, content)
+            self._out.write(encode(entry, at, target))
+        elif isinstance(content, tuple) and entry.size < SMALLEST_SPARSE:
+            self._write_content(path, encode(entry, at, ""), content, entry.size)
         else:
-            self._out.write(encode_sparse(entry, sparse.regions))
-            self._write_content(entry, content, sparse.stored)
+            sparse, content = find_regions(content, entry.size)
+            if sparse is None:
+                self._write_content(path, encode(entry, at, ""), content, entry.size)
+            else:
+                header = encode_sparse(entry, sparse.regions, at)
+                self._write_content(path, header, content, sparse.stored)
 
-    def _write_content(self, entry: Entry, content: Content, stored: int | None = None) -> None:
-        """Write a file's content, or the `stored` bytes of a sparse one."""
-        expected = entry.size if stored is None else stored
+    def _write_content(self, path: str, header: bytes, content: Content, expected: int) -> None:
+        """Write the header of a file, and its content, of which `expected` bytes are stored."""
+        write = self._out.write
+        write(header)
         size = 0
         for piece in filled(content):
             size += len(piece)
             if size > expected:
                 break
-            self._out.write(piece)
+            write(piece)
         if size != expected:
-            raise _unfit(entry.path, f"its content does not have the expected {entry.size} bytes")
-        self._out.write(padding(size))
+            raise _unfit(path, f"its content does not have the expected {expected} bytes")
+        write(padding(size))
 
-    def _checked_link(self, entry: Entry) -> Entry:
-        sent = self._sent(entry.target)
-        published = self._kind(entry.target) if sent is None else None
+    def _checked_target(self, path: str, target: str) -> str:
+        """Return the target of a hard link in the stream."""
+        sent = self._sent(target)
+        published = self._kind(target) if sent is None else None
         if sent is None and published is None:
-            raise _unfit(entry.path, f"it is a link to {entry.target}, which does not exist")
+            raise _unfit(path, f"it is a link to {target}, which does not exist")
         if sent or published is EntryType.DIRECTORY:
-            raise _unfit(entry.path, f"it is a hard link to the directory {entry.target}")
-        if not entry.target.startswith(self._base):
-            raise _unfit(entry.path, f"it is a link to {entry.target}, outside {self._base}")
-        return renamed(entry, entry.path, entry.target[len(self._base) :])
+            raise _unfit(path, f"it is a hard link to the directory {target}")
+        if not target.startswith(self._base):
+            raise _unfit(path, f"it is a link to {target}, outside {self._base}")
+        return target[len(self._base) :]
 
     def _sent(self, path: str) -> int | None:
-        key = _key(path)
-        state = self._latest.get(key)
+        state = self._latest.get(path)
         if state is not None or not self._has_earlier:
             return state
-        row = self._database.execute("SELECT state FROM sent WHERE path = ?", (key,)).fetchone()
+        query = "SELECT state FROM sent WHERE path = ?"
+        row = self._database.execute(query, (_key(path),)).fetchone()
         return None if row is None else int(row[0])
 
     def _note(self, path: str, state: int) -> None:
         if self._sent(path) is not None:
             raise _unfit(path, "it was already sent")
-        key = _key(path)
-        self._latest[key] = state
-        self._latest_bytes += len(key)
+        self._latest[path] = state
+        self._latest_bytes += len(path) if path.isascii() else _CHARACTER_BYTES * len(path)
         if len(self._latest) >= _IN_MEMORY or self._latest_bytes > _BYTES_IN_MEMORY:
-            self._database.executemany("INSERT INTO sent VALUES (?, ?)", self._latest.items())
+            sent = ((_key(path), state) for path, state in self._latest.items())
+            self._database.executemany("INSERT INTO sent VALUES (?, ?)", sent)
             self._latest.clear()
             self._latest_bytes = 0
             self._has_earlier = True
@@ -213,52 +230,49 @@ class _UnalignedWriter:
 
     A tar reader accepts a stream that ends between two members as complete, but the stream of a
     killed publisher must not be accepted. Since every piece ends within a block, so does every page
-    of it, which is the unit in which a pipe accepts data.
+    of it, which is the unit in which a pipe accepts data. The last byte is a piece of its own.
+
+    The first piece is a single block, so that the server begins its work while the next ones are
+    made.
     """
 
     def __init__(self, write: Write) -> None:
         self._write = write
         self._held = bytearray()
         self._written = 0
+        self._enough = BLOCK
 
     def write(self, data: bytes | memoryview) -> None:
         self._held += data
-        if len(self._held) > _PIECE:
-            end = len(self._held) - (self._written + len(self._held) + 1) % BLOCK
-            self._write(bytes(self._held[:end]))
-            self._written += end
-            del self._held[:end]
+        if len(self._held) >= self._enough:
+            self._pass_on()
+            self._enough = _PIECE
 
-    def flush(self) -> None:
-        self._write(bytes(self._held))
-        self._held.clear()
+    def end(self, data: bytes) -> None:
+        """Write the last bytes, which a pipe accepts as a whole."""
+        self._pass_on()
+        self._write(bytes(self._held) + data)
+
+    def _pass_on(self) -> None:
+        end = len(self._held) - (self._written + len(self._held) + 1) % BLOCK
+        if not end:
+            return
+        with memoryview(self._held) as held:
+            piece = bytes(held[:end])
+        self._write(piece)
+        self._written += end
+        del self._held[:end]
 
 
-def _check_name(path: str) -> None:
-    for name in path.split("/"):
+def _check_name(path: str, names: Sequence[str]) -> None:
+    """Check `names`, parts of `path`."""
+    for name in names:
         if name in ("", ".", ".."):
             raise _unfit(path, "the path is not normalized")
         if name.startswith(".wh."):
             raise _unfit(path, "the server would store a marker as an ordinary file")
-    if "\0" in path:
-        raise _unfit(path, "the name contains a zero byte")
-
-
-def renamed(entry: Entry, path: str, target: str | None = None) -> Entry:
-    """Return `entry`, with the properties that a stream has, at `path` and with `target`."""
-    if path == entry.path and target is None:
-        return entry
-    return Entry(
-        path,
-        entry.type,
-        entry.mode,
-        entry.uid,
-        entry.gid,
-        entry.size,
-        entry.mtime_ns,
-        entry.target if target is None else target,
-        device=entry.device,
-    )
+        if "\0" in name:
+            raise _unfit(path, "the name contains a zero byte")
 
 
 def _key(path: str) -> bytes:

@@ -27,32 +27,45 @@ _TYPEFLAGS = {
     EntryType.FIFO: b"6",
 }
 _LONG_NAME = b"././@LongLink"
+_MAGIC = b"ustar  \0"
+_CHECKSUM_SPACES = sum(b" " * 8)
 _NANOSECONDS = 1_000_000_000
 _SPARSE = b"S"
 _REST = 167
 """The bytes of a header after the device numbers; for a sparse file, the beginning of its map."""
 
+_NOTHING = bytes(_REST)
 _BEFORE_MAP = 41
 _REGIONS_IN_HEADER = 4
 _REGIONS_IN_BLOCK = 21
 
 
-def encode(entry: Entry) -> bytes:
-    """Return the headers of the long names of `entry`, and its own. Times are in seconds."""
+def encode(entry: Entry, path: str | None = None, target: str | None = None) -> bytes:
+    """Return the headers of the long names of `entry`, and its own. Times are in seconds.
+
+    If they are given, `path` and `target` are used in place of those of `entry`.
+    """
     size = entry.size if entry.type is EntryType.FILE else 0
-    return _encode(entry, _TYPEFLAGS[entry.type], size, bytes(_REST))
+    path = entry.path if path is None else path
+    target = entry.target if target is None else target
+    return _encode(entry, path, target, _TYPEFLAGS[entry.type], size)
 
 
-def encode_sparse(entry: Entry, regions: Sequence[tuple[int, int]]) -> bytes:
+def encode_sparse(
+    entry: Entry, regions: Sequence[tuple[int, int]], path: str | None = None
+) -> bytes:
     """Return the header of a sparse file, with the map of its stored regions.
 
     `regions` are (offset, length) in bytes, in order; their content follows the header, without
-    the holes between them. Source: the GNU tar manual, "Storing Sparse Files", old GNU format.
+    the holes between them. If it is given, `path` is used in place of that of `entry`. Source: the
+    GNU tar manual, "Storing Sparse Files", old GNU format.
     """
     first, others = regions[:_REGIONS_IN_HEADER], regions[_REGIONS_IN_HEADER:]
     fields = _map(first, _REGIONS_IN_HEADER) + bytes([bool(others)]) + _number(entry.size, 12)
     rest = (bytes(_BEFORE_MAP) + fields).ljust(_REST, b"\0")
-    blocks = [_encode(entry, _SPARSE, sum(length for _, length in regions), rest)]
+    path = entry.path if path is None else path
+    stored = sum(length for _, length in regions)
+    blocks = [_encode(entry, path, "", _SPARSE, stored, rest)]
     while others:
         part, others = others[:_REGIONS_IN_BLOCK], others[_REGIONS_IN_BLOCK:]
         block = _map(part, _REGIONS_IN_BLOCK) + bytes([bool(others)])
@@ -71,7 +84,8 @@ def encode_attributes(attributes: Mapping[str, bytes]) -> bytes:
     )
     if not content:
         return b""
-    header = _encode(Entry("attributes", EntryType.FILE), b"x", len(content), bytes(_REST))
+    name = "attributes"
+    header = _encode(Entry(name, EntryType.FILE), name, "", b"x", len(content))
     return header + content + padding(len(content))
 
 
@@ -89,33 +103,21 @@ def _map(regions: Sequence[tuple[int, int]], places: int) -> bytes:
     return data.ljust(24 * places, b"\0")
 
 
-def _encode(entry: Entry, typeflag: bytes, size: int, rest: bytes) -> bytes:
-    name = entry.path.encode("utf-8", "surrogateescape")
-    target = entry.target.encode("utf-8", "surrogateescape")
+def _encode(
+    entry: Entry, path: str, target: str, typeflag: bytes, size: int, rest: bytes = _NOTHING
+) -> bytes:
+    name = path.encode("utf-8", "surrogateescape")
+    link = target.encode("utf-8", "surrogateescape")
     before = b""
-    if len(target) > 100:
-        before += _long(b"K", target)
+    if len(link) > 100:
+        before += _long(b"K", link)
     if len(name) > 100:
         before += _long(b"L", name)
     mode = 0o777 if entry.type is EntryType.SYMLINK else entry.mode
     device = entry.device if entry.type is not EntryType.WHITEOUT else None
-    fields = [
-        name[:100].ljust(100, b"\0"),
-        _number(mode, 8),
-        _number(entry.uid, 8),
-        _number(entry.gid, 8),
-        _number(size, 12),
-        _number(entry.mtime_ns // _NANOSECONDS, 12),
-        b" " * 8,
-        typeflag,
-        target[:100].ljust(100, b"\0"),
-        b"ustar  \0",
-        bytes(64),
-        _number(device[0] if device else 0, 8),
-        _number(device[1] if device else 0, 8),
-        rest,
-    ]
-    return before + _with_checksum(b"".join(fields))
+    owner = _mode_and_owner(mode, entry.uid, entry.gid)
+    end = _end(typeflag, link[:100], device or (0, 0), rest)
+    return before + _header(name[:100], owner, size, entry.mtime_ns // _NANOSECONDS, end)
 
 
 def padding(size: int) -> bytes:
@@ -124,24 +126,32 @@ def padding(size: int) -> bytes:
 
 
 def _long(flag: bytes, text: bytes) -> bytes:
-    content = text + b"\0"
-    fields = [
-        _LONG_NAME.ljust(100, b"\0"),
-        _number(0o644, 8),
-        _number(0, 8),
-        _number(0, 8),
-        _number(len(content), 12),
-        _number(0, 12),
-        b" " * 8,
-        flag,
-        bytes(100),
-        b"ustar  \0",
-        bytes(247),
-    ]
-    return _with_checksum(b"".join(fields)) + content + padding(len(content))
+    size = len(text) + 1
+    return _long_header(flag, size) + text.ljust(size + -size % BLOCK, b"\0")
 
 
-@lru_cache(maxsize=4096)  # most entries of a layer have the same modes, owners and devices
+@lru_cache(maxsize=1024)  # the names of a layer have few lengths
+def _long_header(flag: bytes, size: int) -> bytes:
+    """Return the header before a name of `size` bytes, of which the last one is zero."""
+    rest = flag + bytes(100) + _MAGIC + bytes(247)
+    return _header(_LONG_NAME, _mode_and_owner(0o644, 0, 0), size, 0, (rest, sum(rest)))
+
+
+# Most entries of a layer have the same properties.
+@lru_cache(maxsize=1024)
+def _mode_and_owner(mode: int, uid: int, gid: int) -> bytes:
+    return _number(mode, 8) + _number(uid, 8) + _number(gid, 8)
+
+
+@lru_cache(maxsize=256)
+def _end(typeflag: bytes, link: bytes, device: tuple[int, int], rest: bytes) -> tuple[bytes, int]:
+    """Return what follows the checksum in a header, and the sum of its bytes."""
+    numbers = _number(device[0], 8) + _number(device[1], 8)
+    end = typeflag + link.ljust(100, b"\0") + _MAGIC + bytes(64) + numbers + rest
+    return end, sum(end)
+
+
+@lru_cache(maxsize=4096)
 def _number(value: int, width: int) -> bytes:
     """Return `value` in octal if it fits, else in base 256."""
     if 0 <= value < 8 ** (width - 1):
@@ -151,8 +161,10 @@ def _number(value: int, width: int) -> bytes:
     return bytes([data[0] | 0x80]) + data[1:]
 
 
-def _with_checksum(header: bytes) -> bytes:
-    # The lower half of Adler-32 is 1 + the sum of all bytes, modulo 65521, which half a header does
+def _header(name: bytes, owner: bytes, size: int, mtime: int, end: tuple[bytes, int]) -> bytes:
+    """Return a header with its checksum; `end` is what follows that, and its sum."""
+    start = name.ljust(100, b"\0") + owner + _number(size, 12) + _number(mtime, 12)
+    # The lower half of Adler-32 is 1 + the sum of all bytes, modulo 65521, which these few bytes do
     # not reach. It is ten times faster than sum().
-    total = (zlib.adler32(header[:256]) & 0xFFFF) + (zlib.adler32(header[256:]) & 0xFFFF) - 2
-    return header[:148] + b"%06o\0 " % total + header[156:]
+    total = (zlib.adler32(start) & 0xFFFF) - 1 + _CHECKSUM_SPACES + end[1]
+    return b"%b%06o\0 %b" % (start, total, end[0])
