@@ -50,7 +50,7 @@ def _bring_up_to_date(run: Run, image: RequestedImage) -> Outcome:
 
 def _publish_what_is_named_now(run: Run, image: RequestedImage) -> Outcome:
     run.progress.image_step(image.name, "resolving")
-    comparison = compare(run.repository, run.sources, image, run.now())
+    comparison = compare(run.repository, run.sources, image, run.now(), is_new=run.layers.prepare)
     unchanged = _outcome(image, Status.UNCHANGED, comparison.digest)
     if comparison.is_current:
         return unchanged

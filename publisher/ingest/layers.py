@@ -66,6 +66,14 @@ class LayerFetcher:
         self._finished: set[str] = set()
         self.space = DiskSpace(repository)
 
+    def prepare(self) -> None:
+        """Begin to start what layers are unpacked with, before the first one is known.
+
+        Raises:
+            WorkerFailed: It cannot be started.
+        """
+        self._workers.start()
+
     def fetch(
         self, name: str, source: Source, layers: Iterable[tuple[Descriptor, str]]
     ) -> list[LayerSummary]:
@@ -141,7 +149,9 @@ class LayerFetcher:
             if new:
                 self._workers.start()
             own: dict[str, Future[LayerSummary]] = {}
-            for digest, (descriptor, diff_id) in new.items():
+            # The largest one takes longest, and is begun first.
+            for digest in sorted(new, key=sizes.__getitem__, reverse=True):
+                descriptor, diff_id = new[digest]
                 own[digest] = self._pool.submit(
                     in_this_context(self._fetch_one), source, descriptor, diff_id
                 )

@@ -169,9 +169,20 @@ def requested_references(request: Request, sources: Sources) -> Sequence[ImageRe
 
 
 def compare(
-    repository: Repository, sources: Sources, image: RequestedImage, now: datetime
+    repository: Repository,
+    sources: Sources,
+    image: RequestedImage,
+    now: datetime,
+    is_new: Callable[[], None] = lambda: None,
 ) -> Comparison:
     """Resolve an image at its source, and compare it with the published image.
+
+    Args:
+        repository: Where it is published.
+        sources: Where it is requested from.
+        image: The image.
+        now: The time of the comparison.
+        is_new: Called, before the source is asked, if nothing is published under a name of it.
 
     Raises:
         ImagePinned: The image has changed at its source, and what is published is pinned.
@@ -183,6 +194,8 @@ def compare(
     places = places_of(wish, reference)
     # The records are read first: another run may publish a newer image during the request.
     found = tuple(records.readable_publication(name) for _, name in places)
+    if None in found:
+        is_new()
     source = sources.open(reference)
     digest = _digest(image, source)
     terms = Terms(

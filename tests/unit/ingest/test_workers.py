@@ -13,8 +13,10 @@ import pytest
 
 from publisher.ingest.report import Status
 from publisher.ingest.run import ingest
+from publisher.oci.reference import ImageReference
 from publisher.repository.directory.layer_stage import DirectoryLayerStage
 from publisher.repository.directory.repository import DirectoryRepository
+from publisher.sources import Source
 from publisher.sources.open import Sources
 from publisher.tree.layout import RepositoryURL
 from publisher.verify.run import verify
@@ -95,3 +97,24 @@ def test_an_interrupted_run_ends_its_workers(
     assert not children(server_pid(workers))
     repository.close()
     assert not list((tmp_path / "images/.metadata/.publisher/sessions").iterdir())
+
+
+def test_the_server_of_workers_starts_while_the_source_of_a_new_image_is_asked(
+    workers: Workers, tmp_path: Path
+) -> None:
+    write_layout(IMAGES[0], tmp_path / "layout", "0")
+    wish = wish_for(f"oci:{tmp_path}/layout:0", name="tool")
+    url = RepositoryURL("dir", str(tmp_path / "images"))
+    runs = []
+
+    class Watched(Sources):
+        def open(self, reference: ImageReference) -> Source:
+            runs.append(used._server._running is not None)
+            return super().open(reference)
+
+    repository = DirectoryRepository(url, writable=True, may_be_new=True)
+    for used in (workers, Workers(1, ENVIRONMENT)):
+        with Watched() as sources:
+            assert not ingest([Request(wish)], repository, sources, workers=used).failed
+    repository.close()
+    assert runs == [True, False]  # the image is published, and needs none
