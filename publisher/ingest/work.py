@@ -120,6 +120,9 @@ def for_all_images(
     except Exception:
         ended(work.results(), work.unfinished())
         raise
+    except KeyboardInterrupt:  # of a command that leaves signals to Python
+        sources.close()  # else its threads would try again for minutes
+        raise
     finally:
         stop.set()
         work.end()

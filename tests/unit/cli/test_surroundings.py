@@ -101,6 +101,18 @@ def test_a_command_without_a_transaction_ends_by_either_signal_with_130(
     )
 
 
+def test_a_plan_that_waits_for_a_registry_ends_at_once(tmp_path: Path) -> None:
+    with OwnRegistry() as registry:
+        registry.misbehave(slow(delay=300))
+        wishes = tmp_path / "wishes.yaml"
+        wishes.write_text(f"version: 2\nimages: ['{registry.url}/team/x:1']\n")
+        process = start("plan", wishes, "--repository", tmp_path / "images")
+        wait_for(lambda: registry.count(path="/team/x/") > 0, 60)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, len(registry.requests)) == (130, 1), err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("path", ["/manifests/", "/blobs/"])
 def test_an_ingest_that_waits_for_a_registry_ends_at_once(
