@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from tests.http_server import Received, http_server
 
 
 def commit(repository: Path, files: dict[str, str], branch: str = "main") -> None:
@@ -31,64 +31,42 @@ def commit(repository: Path, files: dict[str, str], branch: str = "main") -> Non
 def git_server(folder: Path) -> Iterator[str]:
     """Serve the bare repositories in `folder`; yield their common URL. `private` needs a login."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._serve()
+    def respond(request: Received) -> None:
+        if request.path.startswith("/private"):
+            request.send_response(401)
+            request.send_header("WWW-Authenticate", 'Basic realm="test"')
+            request.end_headers()
+            return
+        parts = urlsplit(request.path)
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        done = subprocess.run(
+            ["git", "http-backend"],
+            input=body,
+            capture_output=True,
+            check=True,
+            env={
+                "PATH": os.environ["PATH"],
+                "GIT_PROJECT_ROOT": str(folder),
+                "GIT_HTTP_EXPORT_ALL": "1",
+                "REQUEST_METHOD": request.command,
+                "PATH_INFO": parts.path,
+                "QUERY_STRING": parts.query,
+                "CONTENT_TYPE": request.headers.get("Content-Type", ""),
+                "CONTENT_LENGTH": str(len(body)),
+                "HTTP_CONTENT_ENCODING": request.headers.get("Content-Encoding", ""),
+                "GIT_PROTOCOL": request.headers.get("Git-Protocol", ""),
+                "GIT_CONFIG_COUNT": "1",
+                "GIT_CONFIG_KEY_0": "safe.directory",
+                "GIT_CONFIG_VALUE_0": "*",
+            },
+        ).stdout
+        head, _, content = done.partition(b"\r\n\r\n")
+        lines = [line.split(": ", 1) for line in head.decode().split("\r\n")]
+        headers = dict(lines)
+        request.answer(content, int(headers.pop("Status", "200 OK").split()[0]), **headers)
 
-        def do_POST(self) -> None:
-            self._serve()
-
-        def _serve(self) -> None:
-            if self.path.startswith("/private"):
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="test"')
-                self.end_headers()
-                return
-            parts = urlsplit(self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            done = subprocess.run(
-                ["git", "http-backend"],
-                input=body,
-                capture_output=True,
-                check=True,
-                env={
-                    "PATH": os.environ["PATH"],
-                    "GIT_PROJECT_ROOT": str(folder),
-                    "GIT_HTTP_EXPORT_ALL": "1",
-                    "REQUEST_METHOD": self.command,
-                    "PATH_INFO": parts.path,
-                    "QUERY_STRING": parts.query,
-                    "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-                    "CONTENT_LENGTH": str(len(body)),
-                    "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-                    "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
-                    "GIT_CONFIG_COUNT": "1",
-                    "GIT_CONFIG_KEY_0": "safe.directory",
-                    "GIT_CONFIG_VALUE_0": "*",
-                },
-            ).stdout
-            head, _, content = done.partition(b"\r\n\r\n")
-            lines = [line.split(": ", 1) for line in head.decode().split("\r\n")]
-            headers = dict(lines)
-            self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Log nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with http_server(respond) as url:
+        yield url
 
 
 def _git(*words: str | Path, env: dict[str, str] | None = None, input: str = "") -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from tests.components import TokenAuth, program, run
+from tests.http_server import Received, http_server
 
 ISSUER = "test issuer"
 
@@ -39,39 +38,20 @@ def token_service(
         *("-subj", "/CN=test", "-keyout", key, "-out", certificate),
     )
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            user = _user(self.headers.get("Authorization", ""), users)
-            if user is None:
-                self._reply(
-                    401, {"errors": [{"code": "UNAUTHORIZED", "message": "wrong password"}]}
-                )
-                return
-            query = parse_qs(urlsplit(self.path).query)
+    def respond(request: Received) -> None:
+        user = _user(request.headers.get("Authorization", ""), users)
+        if user is None:
+            value: object = {"errors": [{"code": "UNAUTHORIZED", "message": "wrong password"}]}
+        else:
+            query = parse_qs(urlsplit(request.path).query)
             claims = _claims(user, query.get("service", [""])[0], query.get("scope", []), lifetime)
             token = _signed(claims, key, certificate)
-            self._reply(200, {"token": token, "expires_in": announced or lifetime})
+            value = {"token": token, "expires_in": announced or lifetime}
+        status = 401 if user is None else 200
+        request.answer(json.dumps(value).encode(), status, Content_Type="application/json")
 
-        def _reply(self, status: int, value: object) -> None:
-            body = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Log nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, name="token service")
-    thread.start()
-    try:
-        yield TokenAuth(f"http://127.0.0.1:{server.server_port}/token", ISSUER, certificate)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_server(respond) as url:
+        yield TokenAuth(f"{url}/token", ISSUER, certificate)
 
 
 def _user(authorization: str, users: Mapping[str, str]) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from publisher.cli.served_lists import FRESH_SECONDS, ServedLists
 from publisher.wishlist import WishListError
+from tests.http_server import Received, http_server
 from tests.registry import wait_for
 
 
@@ -39,27 +39,16 @@ def test_a_file_is_read_again_after_each_change(tmp_path: Path) -> None:
 def test_an_address_is_read_each_minute_by_one_thread(tmp_path: Path) -> None:
     go, asked = threading.Event(), []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            go.wait(60)
-            data = b"version: 2\nimages: ['quay.io/a/b:%d']\n" % len(asked)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *arguments: object) -> None:
-            """Print nothing."""
+    def respond(request: Received) -> None:
+        asked.append(request.path)
+        go.wait(60)
+        request.answer(b"version: 2\nimages: ['quay.io/a/b:%d']\n" % len(asked))
 
     now = [0.0]
     lists = ServedLists(lambda: now[0], patience=60)
     hasty = ServedLists(patience=0.01)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        source = f"http://127.0.0.1:{server.server_address[1]}/list.yaml"
+    with http_server(respond) as url:
+        source = f"{url}/list.yaml"
         with ThreadPoolExecutor(4) as pool:
             found = [pool.submit(texts, lists, source) for _ in range(4)]
             wait_for(lambda: bool(asked))
@@ -73,8 +62,3 @@ def test_an_address_is_read_each_minute_by_one_thread(tmp_path: Path) -> None:
         with pytest.raises(WishListError, match="it was not read in time"):
             hasty(source)
         go.set()
-    finally:
-        go.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()

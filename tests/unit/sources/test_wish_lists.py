@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import list_identity, read_wish_list_document
 from publisher.wishlist import MAX_BYTES, WishListError
 from tests.git_server import commit, git_server
+from tests.http_server import Received, http_server
 from tests.registry import OwnRegistry, Reply
 
 SETTINGS = Settings()
@@ -23,27 +22,16 @@ SETTINGS = Settings()
 
 @contextmanager
 def web_server(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            code, headers, body = answers[self.path]
-            self.send_response(code)
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(body)
+    def respond(request: Received) -> None:
+        code, headers, body = answers[request.path]
+        request.send_response(code)
+        for key, value in headers.items():
+            request.send_header(key, value)
+        request.end_headers()
+        request.wfile.write(body)
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Keep quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with http_server(respond) as url:
+        yield url
 
 
 def test_a_file_is_read_up_to_what_a_list_may_have(tmp_path: Path) -> None:
