@@ -22,6 +22,9 @@ def main() -> None:
     if os.getppid() != parent:  # it died before the call
         sys.exit(1)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the host waits for signals with sigwait(3)
+    # A host that a script started in the background ignores SIGINT, and its commands would, too.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
     os.execv(sys.argv[2], sys.argv[2:])
 
 

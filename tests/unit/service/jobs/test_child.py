@@ -32,6 +32,11 @@ signal.signal(signal.SIGINT, lambda number, frame: sys.exit(130))
 print("ready", flush=True)
 time.sleep(100)
 """
+INTERRUPTIBLE = """
+import time
+print("ready", flush=True)
+time.sleep(100)
+"""
 LEAVES = """
 import subprocess, sys
 subprocess.Popen(["sleep", "100"])  # it holds the output open
@@ -71,6 +76,16 @@ def test_a_child_that_ends_in_order_receives_one_signal_also_if_its_host_blocks_
         assert run(ORDERLY, tmp_path) == (130, ["ready"])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_child_ends_in_order_also_if_its_host_ignores_the_signal(tmp_path: Path) -> None:
+    """As a host does that a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        code, _ = run(INTERRUPTIBLE, tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == -signal.SIGINT
 
 
 def test_processes_that_a_child_leaves_are_ended(tmp_path: Path) -> None:
