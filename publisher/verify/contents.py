@@ -70,25 +70,12 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
     A file that shares its inode with the layer's file is not read.
     """
     path = layout.flat_image(image.manifest.image_id)
-    layers = [layer.digest for layer in image.manifest.layers]
     differences = _Differences()
     outdated = _Differences()
     stored = _Stored.by(repository)
-    generated: Set[str] = frozenset()
     try:
-        if image.config is None:  # then the contents of the files for runtimes are unknown
-            generated = generated_paths(repository, layers)
-        with flat_plan(repository, layers, image.config, image.name) as plan:
-            planned = ((sort_key(merged.entry.path), merged) for merged in plan)
-            for planned_entry, found in _paired(planned, repository.walk(path)):
-                if _is_shared(repository, path, layers, planned_entry):
-                    continue
-                if planned_entry is None and found is not None and found.entry.path in generated:
-                    continue
-                entry = _entry(planned_entry)
-                for_runtimes = isinstance(planned_entry, Generated) or _is_for_runtimes(found)
-                what = _compare(entry, found, stored)
-                (outdated if for_runtimes else differences).add(what)
+        for what, is_for_runtimes in _flat_differences(repository, image, path, stored):
+            (outdated if is_for_runtimes else differences).add(what)
     except PublisherError as error:
         yield Finding(
             Severity.ERROR,
@@ -112,6 +99,25 @@ def check_flat(repository: Repository, image: LiveImage) -> Iterator[Finding]:
         yield Finding(
             Severity.WARNING, Kind.FLAT_OUTDATED, path, what, Remedy.DERIVE, "", image.name
         )
+
+
+def _flat_differences(
+    repository: Repository, image: LiveImage, path: str, stored: _Stored
+) -> Iterator[tuple[str, bool]]:
+    """Yield how each entry at `path` differs ("" if it does not), and if it is for runtimes."""
+    layers = [layer.digest for layer in image.manifest.layers]
+    generated: Set[str] = frozenset()
+    if image.config is None:  # then the contents of the files for runtimes are unknown
+        generated = generated_paths(repository, layers)
+    with flat_plan(repository, layers, image.config, image.name) as plan:
+        planned = ((sort_key(merged.entry.path), merged) for merged in plan)
+        for planned_entry, found in _paired(planned, repository.walk(path)):
+            if _is_shared(repository, path, layers, planned_entry):
+                continue
+            if planned_entry is None and found is not None and found.entry.path in generated:
+                continue
+            is_for_runtimes = isinstance(planned_entry, Generated) or _is_for_runtimes(found)
+            yield _compare(_entry(planned_entry), found, stored), is_for_runtimes
 
 
 class _Whiteouts:

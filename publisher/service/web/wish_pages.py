@@ -147,7 +147,7 @@ class _WishPages:
         try:
             wish = read_wish(values)
         except InvalidWish as error:
-            return self._answer(request, _with(page, problem=error), 400)
+            return self._answer(request, replace(page, problem=error), 400)
         if self.checks.locked():
             raise Busy(
                 "cannot check the wish",
@@ -155,15 +155,39 @@ class _WishPages:
                 hint="send the form again",
             )
         async with self.checks:
-            found = await run_in_threadpool(self._checked, repository, wish_list, wish)
-        return self._answer(request, _with(page, **found))
+            page = await run_in_threadpool(self._checked, page, repository, wish_list, wish)
+        return self._answer(request, page)
 
     def _checked(
-        self, repository: RepositoryConfiguration, wish_list: ListConfiguration, wish: NewWish
-    ) -> dict[str, object]:
-        """Return the fields of the page that show the result."""
+        self,
+        page: WishPage,
+        repository: RepositoryConfiguration,
+        wish_list: ListConfiguration,
+        wish: NewWish,
+    ) -> WishPage:
+        """Return the page with the result."""
+        wishes = self._wishes(wish_list)
+        project = self._project(wish_list)
+        page = _with_place(page, wish, wish_list.source)
+        refused = _refusal(wish, wishes, project)
+        if refused is not None:
+            return replace(page, checked=Checked((refused,)))
+        # Without registries of the project, a form could have requests sent to any host.
+        is_stated = project is not None and bool(project.registries)
+        if not (is_stated or is_permitted(wish.image, wishes)):
+            note = (
+                f"No wish of the list names the registry {wish.image.registry}, so that it is not "
+                "asked from here. The check of the change at its forge asks it."
+            )
+            return replace(page, note=note)
+        checked = self.tools.check(repository, wish_list, wish.document)
+        if not checked.is_good:
+            return replace(page, checked=checked)
+        return replace(page, checked=checked, size=_size(checked), note=_note_on_quota(project))
+
+    def _wishes(self, wish_list: ListConfiguration) -> Sequence[Wish]:
         try:
-            wishes = self.tools.wishes(wish_list.source)
+            return self.tools.wishes(wish_list.source)
         except WishListError as error:
             _log.warning("cannot check a wish: %s", error)
             raise Busy(
@@ -171,42 +195,6 @@ class _WishPages:
                 why=f"the list {wish_list.name} cannot be read at the moment",
                 hint="send the form again later",
             ) from error
-        shown: dict[str, object] = {
-            "lines": tuple(wish.lines.splitlines()),
-            **_place(wish_list.source),
-        }
-        same = same_wish(wish.image, wishes)
-        if same is not None:
-            message = f"the list has this wish already, in line {same.line}"
-            return shown | {"checked": Checked((Finding("error", message),))}
-        registry = wish.image.registry
-        project = self._project(wish_list)
-        if project is not None and not project.may_ask(registry):
-            message = f"the project {project.name} may not use the registry {registry}"
-            hint = "ask an administrator to add it to registries of the project"
-            return shown | {"checked": Checked((Finding("error", message, hint),))}
-        # Without registries of the project, a form could have requests sent to any host.
-        is_stated = project is not None and bool(project.registries)
-        if not (is_stated or is_permitted(wish.image, wishes)):
-            note = (
-                f"No wish of the list names the registry {registry}, so that it is not asked from "
-                "here. The check of the change at its forge asks it."
-            )
-            return shown | {"note": note}
-        checked = self.tools.check(repository, wish_list, wish.document)
-        size = ""
-        if checked.size is not None and checked.is_good:
-            size = human_size(checked.size)
-            if checked.new is not None:
-                size += f", of which {human_size(checked.new)} are not published yet"
-        note = ""
-        if project is not None and project.quota.is_limited and checked.is_good:
-            note = (
-                f"The quota of the project {project.name} was not checked: the ingest of the list "
-                "refuses an image that needs more than is left. The page about projects shows what "
-                "is used."
-            )
-        return shown | {"checked": checked, "size": size, "note": note}
 
     def _project(self, wish_list: ListConfiguration) -> Project | None:
         projects = self.context.access().projects
@@ -244,19 +232,46 @@ class _WishPages:
         return Response(body, status, headers)
 
 
-def _with(page: WishPage, **values: object) -> WishPage:
-    return replace(page, **values)  # type: ignore[arg-type]
-
-
-def _place(source: str) -> dict[str, object]:
-    """Return where a list is edited; a path of the host is not shown."""
+def _with_place(page: WishPage, wish: NewWish, source: str) -> WishPage:
+    """Add the lines, and where the list is edited; a path of the host is not shown."""
+    page = replace(page, lines=tuple(wish.lines.splitlines()))
     if not source.startswith("git+"):
-        return {"source": source if source.startswith("https://") else ""}
+        return replace(page, source=source if source.startswith("https://") else "")
     try:
         file = parse_git_location(source)
     except WishListError:
-        return {"source": ""}
-    return {
-        "source": f"{file.path} in {file.url}",
-        "edit": edit_address(file.url, file.path, file.ref),
-    }
+        return page
+    edit = edit_address(file.url, file.path, file.ref)
+    return replace(page, source=f"{file.path} in {file.url}", edit=edit)
+
+
+def _refusal(wish: NewWish, wishes: Sequence[Wish], project: Project | None) -> Finding | None:
+    """Return why a wish cannot be added, as far as that is known without its registry."""
+    same = same_wish(wish.image, wishes)
+    if same is not None:
+        return Finding("error", f"the list has this wish already, in line {same.line}")
+    registry = wish.image.registry
+    if project is not None and not project.may_ask(registry):
+        message = f"the project {project.name} may not use the registry {registry}"
+        hint = "ask an administrator to add it to registries of the project"
+        return Finding("error", message, hint)
+    return None
+
+
+def _size(checked: Checked) -> str:
+    if checked.size is None:
+        return ""
+    size = human_size(checked.size)
+    if checked.new is None:
+        return size
+    return f"{size}, of which {human_size(checked.new)} are not published yet"
+
+
+def _note_on_quota(project: Project | None) -> str:
+    if project is None or not project.quota.is_limited:
+        return ""
+    return (
+        f"The quota of the project {project.name} was not checked: the ingest of the list "
+        "refuses an image that needs more than is left. The page about projects shows what "
+        "is used."
+    )
