@@ -13,8 +13,8 @@ def _installed_version() -> str:
     import sys
     from pathlib import Path
 
-    for folder in sys.path:
-        for each in Path(folder).glob("publisher-*.dist-info/METADATA"):
+    for directory in sys.path:
+        for each in Path(directory).glob("publisher-*.dist-info/METADATA"):
             lines = each.read_text(encoding="utf-8").splitlines()
             found = [line for line in lines if line.startswith("Version: ")]
             return found[0].removeprefix("Version: ")

@@ -28,7 +28,7 @@ from publisher.ingest.run import ingest
 from publisher.oci.reference import ImageReference, Transport
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources import Source
-from publisher.sources.files import Folder
+from publisher.sources.files import Directory
 from publisher.sources.oci_layout import LayoutSource
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -124,7 +124,7 @@ class ExampleSources(Sources):
         assert reference.transport is Transport.REGISTRY
         name = reference.repository.rpartition("/")[2]
         return LayoutSource(
-            Folder(self._folder / name, str(reference)), reference.tag, reference.digest
+            Directory(self._folder / name, str(reference)), reference.tag, reference.digest
         )
 
 

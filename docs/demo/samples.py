@@ -52,7 +52,7 @@ def analysis() -> Image:
 
 
 def write_samples(folder: Path) -> None:
-    """Write both images as OCI layouts, as `skopeo copy … oci:FOLDER:TAG` would."""
+    """Write both images as OCI layouts, as `skopeo copy … oci:DIRECTORY:TAG` would."""
     write_layout(tools(), folder / "tools", "stable")
     write_layout(analysis(), folder / "analysis", "2024")
 

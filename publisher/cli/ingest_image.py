@@ -71,8 +71,8 @@ def ingest_image(
 ) -> int:
     """Publish one image, without a wish list.
 
-    REFERENCE is HOST/PATH/NAME:TAG, or oci:DIR:TAG for an OCI image layout. Of several platforms
-    the first is public at the plain path, and each of them below .multiarch/.
+    REFERENCE is HOST/PATH/NAME:TAG, or oci:DIRECTORY:TAG for an OCI image layout. Of several
+    platforms the first is public at the plain path, and each of them below .multiarch/.
 
     \b
     publisher ingest-image docker.io/library/debian:stable --repository dir:/srv/images

@@ -55,13 +55,13 @@ class ServedChecks:
                 )
             options += project_options(project)
         environment = job_environment(configuration, os.environ, wish_list.project)
-        with tempfile.TemporaryDirectory(prefix="publisher-check-") as folder:
-            path = Path(folder) / "wish.yaml"
+        with tempfile.TemporaryDirectory(prefix="publisher-check-") as directory:
+            path = Path(directory) / "wish.yaml"
             path.write_text(document, encoding="utf-8")
             program = publisher_program(
                 ["check", "--output=json", "--jobs=1", *options, "--", str(path)]
             )
-            output = Path(folder) / "output"
+            output = Path(directory) / "output"
             _run(program, environment, output)
             with output.open("rb") as file:
                 return _checked(file.read(_MOST_BYTES))

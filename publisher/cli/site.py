@@ -35,7 +35,7 @@ from publisher.sizes import plural
     show_default=True,
     metavar="ENTRIES",
     help="Show the files and packages of the images that were published last, as many as have "
-    "together so many files and folders; 0 for none.",
+    "together so many files and directories; 0 for none.",
 )
 @click.option(
     "--compare",

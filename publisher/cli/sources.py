@@ -131,11 +131,11 @@ def _only_registries(environment: Mapping[str, str]) -> frozenset[str]:
 
 def _engine_tls(environment: Mapping[str, str]) -> EngineTLS | None:
     """Read the variables as docker does: a certificate path alone is TLS without verification."""
-    folder = environment.get("DOCKER_CERT_PATH")
+    directory = environment.get("DOCKER_CERT_PATH")
     verify = bool(environment.get("DOCKER_TLS_VERIFY"))  # whatever the text is, also "0"
-    if not folder and not verify:
+    if not directory and not verify:
         return None
-    return EngineTLS(Path(folder) if folder else _docker_home(environment), verify)
+    return EngineTLS(Path(directory) if directory else _docker_home(environment), verify)
 
 
 def _docker_home(environment: Mapping[str, str]) -> Path:

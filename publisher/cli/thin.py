@@ -21,7 +21,7 @@ from publisher.ingest.thin_push import push_thin
     "--push", metavar="REF", help="Push to HOST/PATH/NAME:TAG, or docker-daemon:NAME:TAG."
 )
 @click.option(
-    "--save", metavar="PLACE", help="Save as oci:FOLDER:TAG or docker-archive:FILE:NAME:TAG."
+    "--save", metavar="PLACE", help="Save as oci:DIRECTORY:TAG or docker-archive:FILE:NAME:TAG."
 )
 @click.option("--print", "print_recipe", is_flag=True, help="Print the recipe (the default).")
 @click.option("--flat", is_flag=True, help="Write a recipe of one layer, the flat image.")

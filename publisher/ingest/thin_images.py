@@ -83,7 +83,7 @@ def names_by_platform(repository: Repository, text: str) -> list[str]:
 
 
 def save_thin(thin: ThinSet, text: str) -> str:
-    """Save as `oci:FOLDER[:TAG]` or `docker-archive:FILE[:NAME:TAG]`; returns what was written."""
+    """Save as `oci:DIRECTORY[:TAG]` or `docker-archive:FILE[:NAME:TAG]`; return what is written."""
     reference = parse_reference(text)
     path = Path(reference.location)
     if reference.transport is Transport.OCI:
@@ -95,7 +95,7 @@ def save_thin(thin: ThinSet, text: str) -> str:
         raise InvalidReference(
             f"cannot save to {text!r}",
             why="it names neither an OCI layout nor an archive",
-            hint="write oci:FOLDER:TAG or docker-archive:FILE:NAME:TAG",
+            hint="write oci:DIRECTORY:TAG or docker-archive:FILE:NAME:TAG",
         )
     return str(reference)
 

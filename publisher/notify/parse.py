@@ -60,7 +60,7 @@ def parse_notifications(
         name: Its path, for messages.
         environment: The variables in which secrets may be.
         read_file: Returns the first bytes of a file with a secret, or raises OSError. Paths in the
-            configuration are relative to its folder.
+            configuration are relative to its directory.
 
     Raises:
         InvalidNotifications: With all mistakes. No message has a secret.

@@ -209,7 +209,7 @@ def _refuse_web_page(text: str) -> None:
 
 def _parse_layout(text: str, transport: Transport, rest: str) -> ImageReference:
     rest, digest = grammar.split_digest(text, rest)
-    # The last colon separates the tag, except one within the path; "oci:a:b:" is the folder "a:b".
+    # The last colon separates the tag, except one within the path; "oci:a:b:" is the path "a:b".
     location, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
         location, tag = rest, ""
@@ -252,7 +252,7 @@ def _parse_engine(text: str, name: str) -> ImageReference:
 def _check_location(text: str, location: str) -> str:
     if not location:
         refuse(
-            text, "no directory or file is named", "write oci:FOLDER:TAG or oci-archive:FILE:TAG"
+            text, "no directory or file is named", "write oci:DIRECTORY:TAG or oci-archive:FILE:TAG"
         )
     if ".." in location.split("/"):
         refuse(text, "'..' is not allowed in a path", "write the path without it")

@@ -43,7 +43,7 @@ def parse_policy(data: bytes | str, name: str) -> PolicyFile:
 
     Args:
         data: Its content, in YAML.
-        name: Its path, for messages; the paths of keys are relative to its folder.
+        name: Its path, for messages; the paths of keys are relative to its directory.
 
     Raises:
         InvalidPolicy: With all mistakes in the file.
@@ -59,7 +59,7 @@ def parse_policy(data: bytes | str, name: str) -> PolicyFile:
 class _Reader:
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
-        self._folder = PurePath(problems.name).parent
+        self._directory = PurePath(problems.name).parent
 
     def policy(self, root: yaml.MappingNode) -> PolicyFile:
         own = ("version", "owners", "known-owners-only")
@@ -211,9 +211,9 @@ class _Reader:
             root = read_text(values["trusted-root"], self._problems, "trusted-root")
         return SignatureRule(
             tuple(pattern.value for pattern in images) or ("*",),
-            tuple(str(self._folder / text) for text, _ in files),
+            tuple(str(self._directory / text) for text, _ in files),
             tuple(self._signers(values.get("identities"))),
-            str(self._folder / root) if root else "",
+            str(self._directory / root) if root else "",
         )
 
     def _signers(self, node: yaml.Node | None) -> Iterator[Signer]:

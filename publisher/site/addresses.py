@@ -24,7 +24,7 @@ CONTENTS = "contents"
 PACKAGES = "packages.html"
 COMPARE = "compare"
 
-FOLDERS = (IMAGES, LAYERS, CONTENTS, COMPARE, STATIC)
+DIRECTORIES = (IMAGES, LAYERS, CONTENTS, COMPARE, STATIC)
 """The directories of a site. Files in them that no page needs are removed."""
 
 _READABLE = 40

@@ -243,7 +243,7 @@ def _refuse_others(path: Path) -> None:
             why="it has files, and is not a site of an earlier run",
             hint="name a new or empty directory",
         )
-    for name in addresses.FOLDERS:
+    for name in addresses.DIRECTORIES:
         with suppress(FileNotFoundError):
             if not stat.S_ISDIR((path / name).lstat().st_mode):
                 raise NotASite(
@@ -282,8 +282,8 @@ def _read_record(file: Path) -> _Record | None:
 
 def _pages(path: Path, record: _Record) -> Iterator[tuple[str, int]]:
     """Yield path and size of each file in the site's directories, and of its pages at the top."""
-    for folder in addresses.FOLDERS:
-        yield from _files_below(path, folder)
+    for directory in addresses.DIRECTORIES:
+        yield from _files_below(path, directory)
     for unit in record.units:
         for file in unit.files:
             if "/" not in file.path:
@@ -291,14 +291,14 @@ def _pages(path: Path, record: _Record) -> Iterator[tuple[str, int]]:
                     yield file.path, (path / file.path).lstat().st_size
 
 
-def _files_below(top: Path, folder: str) -> Iterator[tuple[str, int]]:
+def _files_below(top: Path, directory: str) -> Iterator[tuple[str, int]]:
     try:
-        entries = os.scandir(top / folder)
+        entries = os.scandir(top / directory)
     except FileNotFoundError:
         return
     with entries:
         for entry in entries:
-            path = f"{folder}/{entry.name}"
+            path = f"{directory}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 yield from _files_below(top, path)
             else:

@@ -25,12 +25,12 @@ _DEEPEST = 24
 """How many levels of directories are nested on one page."""
 
 
-def files_pages(entries: Iterable[Entry], folder: str) -> list[tuple[str, FilesPage]]:
+def files_pages(entries: Iterable[Entry], directory: str) -> list[tuple[str, FilesPage]]:
     """Return the path and the contents of each page about the files of an image.
 
     Args:
         entries: The entries of the flat image, sorted, parents before children.
-        folder: The directory of the pages.
+        directory: The directory of the pages.
     """
     found = list(entries)
     if not found or found[0].path:
@@ -38,7 +38,7 @@ def files_pages(entries: Iterable[Entry], folder: str) -> list[tuple[str, FilesP
     starts = {"": 0} | {
         path: number for number, path in enumerate(sorted(_starts(found) - {""}), start=1)
     }
-    names = {path: f"{folder}/{number or 'index'}.html" for path, number in starts.items()}
+    names = {path: f"{directory}/{number or 'index'}.html" for path, number in starts.items()}
     root = _arrange(found)
     return [
         (names[directory.entry.path], _page(directory, names))

@@ -81,8 +81,8 @@ class Renderer:
         static: Mapping[str, bytes] | None = None,
         policy: str = "form-action 'none'",
     ) -> None:
-        folders = [_package() / "templates", *([templates] if templates is not None else [])]
-        self._environment = _environment(folders)
+        directories = [_package() / "templates", *([templates] if templates is not None else [])]
+        self._environment = _environment(directories)
         versions = {
             name: hashlib.sha256(data).hexdigest()[:8]
             for name, data in {**static_files(), **(static or {})}.items()
@@ -151,9 +151,9 @@ def is_web_address(text: str) -> bool:
         return False
 
 
-def _environment(folders: Sequence[Traversable]) -> jinja2.Environment:
+def _environment(directories: Sequence[Traversable]) -> jinja2.Environment:
     def load(name: str) -> str | None:
-        files = (folder / name for folder in folders)
+        files = (directory / name for directory in directories)
         return next((each.read_text(encoding="utf-8") for each in files if each.is_file()), None)
 
     environment = jinja2.Environment(
@@ -218,5 +218,5 @@ def _package() -> Traversable:
     return resources.files("publisher.site")
 
 
-def _files(folder: str) -> Iterator[Traversable]:
-    yield from sorted((_package() / folder).iterdir(), key=lambda each: each.name)
+def _files(directory: str) -> Iterator[Traversable]:
+    yield from sorted((_package() / directory).iterdir(), key=lambda each: each.name)

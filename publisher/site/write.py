@@ -134,7 +134,7 @@ class _Writer:
 
     def write_contents(self, image: PublishedImage) -> None:
         """Write the pages about the files and the packages of an image."""
-        folder = addresses.contents(image.manifest_digest)
+        directory = addresses.contents(image.manifest_digest)
         known = Link(image.name, addresses.image_page(image.name))
 
         def make() -> Iterable[tuple[str, bytes]]:
@@ -144,7 +144,7 @@ class _Writer:
             for path, page in image_files(self._repository, image):
                 yield path, self._renderer.render("files", path, page=page, image=known)
 
-        self._site.put(folder, (self._common, image.name), make)
+        self._site.put(directory, (self._common, image.name), make)
 
     def write_comparison(self, pair: Pair) -> None:
         """Write the page about what differs between two images."""

@@ -185,13 +185,13 @@ class Archive:
 
     def _unpack(self) -> IO[bytes]:
         """Return the decompressed archive in a temporary file."""
-        folder = tempfile.gettempdir()
-        free = shutil.disk_usage(folder).free
+        directory = tempfile.gettempdir()
+        free = shutil.disk_usage(directory).free
         if self._unpacked_size > free:
             raise SourceError(
                 f"cannot decompress {self.name}",
-                why=f"it needs {self._unpacked_size} bytes in {folder}, which has {free}",
-                hint="set TMPDIR to a folder with more space, or decompress the file",
+                why=f"it needs {self._unpacked_size} bytes in {directory}, which has {free}",
+                hint="set TMPDIR to a directory with more space, or decompress the file",
             )
         with self._failures(), self._decompressed() as stream:
             return spool(iter(lambda: stream.read(_COPY), b""))

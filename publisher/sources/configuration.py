@@ -42,7 +42,7 @@ def parse_settings(data: str | bytes, name: str) -> Settings:
 
     Args:
         data: The content of the file, in YAML.
-        name: Its path, for messages; relative paths in the file are relative to its folder.
+        name: Its path, for messages; relative paths in the file are relative to its directory.
 
     Raises:
         InvalidConfiguration: With all mistakes in the file.
@@ -102,45 +102,45 @@ def _registry(problems: Problems, node: yaml.Node) -> RegistrySettings:
     return RegistrySettings(**values)
 
 
-def _text(node: yaml.ScalarNode, folder: Path) -> str:
+def _text(node: yaml.ScalarNode, directory: Path) -> str:
     if node.tag != STRING or not node.value:
         raise ValueError("expected a string")
     return str(node.value)
 
 
-def _path(node: yaml.ScalarNode, folder: Path) -> Path:
-    return folder / _text(node, folder)
+def _path(node: yaml.ScalarNode, directory: Path) -> Path:
+    return directory / _text(node, directory)
 
 
-def _mirror(node: yaml.ScalarNode, folder: Path) -> str:
-    text = _text(node, folder)
+def _mirror(node: yaml.ScalarNode, directory: Path) -> str:
+    text = _text(node, directory)
     found = _MIRROR.match(text)
     if found is None or not _HOST.match(found[1].lower()):
         raise ValueError("write [https://]HOST[:PORT][/PREFIX]")
     return text.rstrip("/")
 
 
-def _helper(node: yaml.ScalarNode, folder: Path) -> str:
-    text = _text(node, folder)
+def _helper(node: yaml.ScalarNode, directory: Path) -> str:
+    text = _text(node, directory)
     if not _HELPER.match(text):
         raise ValueError("write NAME, for a program docker-credential-NAME")
     return text
 
 
-def _count(node: yaml.ScalarNode, folder: Path) -> int:
+def _count(node: yaml.ScalarNode, directory: Path) -> int:
     if node.tag != "tag:yaml.org,2002:int" or not re.fullmatch(r"[1-9][0-9]{0,2}", node.value):
         raise ValueError("expected a number from 1 to 999")
     return int(node.value)
 
 
-def _duration(node: yaml.ScalarNode, folder: Path) -> timedelta:
-    duration = parse_duration(_text(node, folder))
+def _duration(node: yaml.ScalarNode, directory: Path) -> timedelta:
+    duration = parse_duration(_text(node, directory))
     if not duration:
         raise ValueError("expected a duration above zero")
     return duration
 
 
-def _flag(node: yaml.ScalarNode, folder: Path) -> bool:
+def _flag(node: yaml.ScalarNode, directory: Path) -> bool:
     if node.tag != "tag:yaml.org,2002:bool":
         raise ValueError("expected true or false")
     return node.value.lower() in ("true", "yes", "on")

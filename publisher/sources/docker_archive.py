@@ -1,6 +1,6 @@
 """Images in archives of all versions of `docker save`.
 
-- Before Docker 1.10: a folder per layer with `VERSION`, `json` and `layer.tar`, and `repositories`.
+- Before Docker 1.10: per layer a directory with `VERSION`, `json`, `layer.tar`; `repositories`.
 - Since 1.10: the same with `manifest.json` and configs. Podman also writes it, with `HEX.tar`.
 - Since 25: an OCI image layout and `manifest.json`, with uncompressed layers.
 - With containerd as image store: the same, with the layers and the nested index of the registry.

@@ -2,8 +2,8 @@
 
 Sources: Docker image specification 1.0 to 1.2. Since Docker 1.10, `manifest.json` names the config
 and layers of each image. Before, `repositories` names images by the ID of their top layer, and each
-layer is a folder with `json` (its parent and container config) and `layer.tar`, from which a config
-in the later format is made. Equal archives give equal bytes.
+layer is a directory with `json` (its parent and container config) and `layer.tar`, from which a
+config in the later format is made. Equal archives give equal bytes.
 """
 
 from __future__ import annotations

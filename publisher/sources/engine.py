@@ -144,8 +144,8 @@ class Engine:
             assert self._tls is not None
             raise SourceError(
                 what,
-                why=f"{self._tls.folder} does not contain ca.pem, cert.pem and key.pem",
-                hint="set DOCKER_CERT_PATH to the folder with these files",
+                why=f"{self._tls.directory} does not contain ca.pem, cert.pem and key.pem",
+                hint="set DOCKER_CERT_PATH to the directory with these files",
             ) from None
         except ValueError:
             raise SourceError(
@@ -173,7 +173,7 @@ class Engine:
         address = self._host or "unix:///var/run/docker.sock"
         hint = f"check that an engine listens at {address}, and that this user may connect to it"
         if self._tls is not None:
-            hint += f", and that {self._tls.folder} contains its certificates"
+            hint += f", and that {self._tls.directory} contains its certificates"
         return SourceError(what, why=describe(error), hint=hint)
 
 
@@ -201,7 +201,7 @@ class _Client(docker.APIClient):  # type: ignore[misc]  # docker has no types
 
 def _tls_config(tls: EngineTLS) -> docker.tls.TLSConfig:
     return docker.tls.TLSConfig(
-        client_cert=(str(tls.folder / "cert.pem"), str(tls.folder / "key.pem")),
-        ca_cert=str(tls.folder / "ca.pem"),
+        client_cert=(str(tls.directory / "cert.pem"), str(tls.directory / "key.pem")),
+        ca_cert=str(tls.directory / "ca.pem"),
         verify=tls.verify,
     )

@@ -31,7 +31,7 @@ class Files(Protocol):
         """Return the size of the file in bytes; None if it does not exist."""
 
 
-class Folder:
+class Directory:
     """The files below a directory."""
 
     is_archive = False

@@ -58,7 +58,7 @@ def parse_git_location(location: str) -> GitFile:
             f"cannot read wish list {_without_password(location)}",
             why="it is not the location of a file in a git repository",
             hint="write git+https://HOST/REPOSITORY.git//PATH@BRANCH, "
-            "git+ssh://git@HOST/REPOSITORY.git//PATH, or git+file:///FOLDER//PATH",
+            "git+ssh://git@HOST/REPOSITORY.git//PATH, or git+file:///DIRECTORY//PATH",
         )
     path, at, ref = match["rest"].rpartition("@")
     if not at:
@@ -99,19 +99,21 @@ def read_git_file(file: GitFile) -> bytes:
     """Return the content of the file; raise WishListError if it is unreadable or too large."""
     import tempfile  # loaded for git only: most lists are files
 
-    with tempfile.TemporaryDirectory(prefix="publisher-git-") as folder:
-        _git(folder, file, "init", "--quiet", "--bare")
+    with tempfile.TemporaryDirectory(prefix="publisher-git-") as directory:
+        _git(directory, file, "init", "--quiet", "--bare")
         _git(
-            folder, file, *("fetch", "--quiet", "--depth=1", "--no-tags", "--", file.url, file.ref)
+            directory,
+            file,
+            *("fetch", "--quiet", "--depth=1", "--no-tags", "--", file.url, file.ref),
         )
         content = f"FETCH_HEAD:{file.path}"
-        size = int(_git(folder, file, "cat-file", "-s", content))
+        size = int(_git(directory, file, "cat-file", "-s", content))
         if size > MAX_BYTES:
             raise _unreadable(file, f"it has {size} bytes, more than {MAX_BYTES}")
-        return _git(folder, file, "cat-file", "blob", content)
+        return _git(directory, file, "cat-file", "blob", content)
 
 
-def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
+def _git(directory: str, file: GitFile, *arguments: str) -> bytes:
     settings = {
         "protocol.allow": "never",
         f"protocol.{file.scheme}.allow": "always",
@@ -119,7 +121,7 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
         "http.lowSpeedTime": "30",
     }
     what = f"cannot read wish list {file.location}"
-    done = run_git(folder, what, *arguments, settings=settings)
+    done = run_git(directory, what, *arguments, settings=settings)
     if done.returncode:
         cause = error_of_git(done)
         if "dubious ownership" in cause:
@@ -130,12 +132,12 @@ def _git(folder: str, file: GitFile, *arguments: str) -> bytes:
 
 
 def run_git(
-    folder: str, what: str, *arguments: str, settings: Mapping[str, str] | None = None
+    directory: str, what: str, *arguments: str, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git in `folder` to its end, without prompts and hooks, whatever its exit status is.
+    """Run git in `directory` to its end, without prompts and hooks, whatever its exit status is.
 
     Args:
-        folder: The directory in which git runs.
+        directory: The directory in which git runs.
         what: The `what` of errors ("cannot read …").
         arguments: The command of git and its arguments.
         settings: Values of git's configuration, by name.
@@ -148,14 +150,14 @@ def run_git(
     pairs = {"core.hooksPath": os.devnull, "core.fsmonitor": "false"} | dict(settings or {})
     options = [word for key, value in pairs.items() for word in ("-c", f"{key}={value}")]
     # `env` changes the environment, which only publisher.cli reads. git sets the removed variables
-    # for its hooks, and they would name another repository than that of `folder`.
+    # for its hooks, and they would name another repository than that of `directory`.
     environment = (
         "env",
         *(word for name in _OF_REPOSITORY for word in ("-u", name)),
         *("GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "LC_ALL=C"),
         *("SSH_ASKPASS=false", "SSH_ASKPASS_REQUIRE=never"),
     )
-    command = [*environment, "git", *options, "-C", folder, *arguments]
+    command = [*environment, "git", *options, "-C", directory, *arguments]
     try:
         done = subprocess.run(
             command,
@@ -178,9 +180,9 @@ def error_of_git(done: subprocess.CompletedProcess[bytes]) -> str:
     return _cause(lines) or f"git exited with status {done.returncode}"
 
 
-def hint_for_ownership(folder: str) -> str:
+def hint_for_ownership(directory: str) -> str:
     """Return the command that lets this user read the repository of another one."""
-    return f"git config --global --add safe.directory {folder}"
+    return f"git config --global --add safe.directory {directory}"
 
 
 def _cause(lines: list[str]) -> str:

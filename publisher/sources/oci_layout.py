@@ -1,4 +1,4 @@
-"""Images in OCI image layouts: `oci:` folders, and archives of them.
+"""Images in OCI image layouts: `oci:` directories, and archives of them.
 
 Source: OCI image specification 1.1, image-layout page.
 """
@@ -67,7 +67,7 @@ class LayoutSource:
             raise SourceError(
                 f"cannot read {self.files.name}",
                 why="it has no index.json",
-                hint="name the folder or archive of an OCI image layout",
+                hint="name the directory or archive of an OCI image layout",
             )
         if read_object(data, "index.json").get("manifests", ()) is None:
             return ()

@@ -78,11 +78,11 @@ class Sources(Closing):
                 self.require_permitted(reference)
                 return RegistrySource(reference, self._endpoints(reference))
             case Transport.OCI:
-                from publisher.sources.files import Folder
+                from publisher.sources.files import Directory
                 from publisher.sources.oci_layout import LayoutSource
 
-                folder = Folder(Path(reference.location), f"oci:{reference.location}")
-                return LayoutSource(folder, reference.tag, reference.digest)
+                directory = Directory(Path(reference.location), f"oci:{reference.location}")
+                return LayoutSource(directory, reference.tag, reference.digest)
             case Transport.OCI_ARCHIVE:
                 from publisher.sources.oci_layout import LayoutSource
 

@@ -93,7 +93,7 @@ class _Checkout:
 
     location: str
     base: str
-    folder: str
+    directory: str
     path: str
     """The list, relative to the top of the checkout."""
     is_shallow: bool
@@ -102,14 +102,14 @@ class _Checkout:
     def of(cls, location: str, base: str) -> _Checkout | None:
         """Return the checkout of the list; None if it is not in a git repository."""
         real = Path(location).resolve()
-        folder = str(real.parent)
+        directory = str(real.parent)
         what = f"cannot compare {location} with {base}"
         words = ("rev-parse", "--is-shallow-repository", "--show-prefix", "--show-toplevel")
-        done = run_git(folder, what, *words, settings=_SETTINGS)
+        done = run_git(directory, what, *words, settings=_SETTINGS)
         if done.returncode:
             why, hint = error_of_git(done), "give the earlier version as a file: --base ./FILE"
             if "dubious ownership" in why:
-                hint = hint_for_ownership(folder)
+                hint = hint_for_ownership(directory)
             elif "cannot use bare repository" in why:
                 hint = "remove the files HEAD, config, objects and refs beside the list"
             elif "not a git repository" in why:
@@ -119,7 +119,7 @@ class _Checkout:
         if _passes_symlink(location, Path(top)):
             why = f"{location} is or passes a symlink, and the earlier version is that of {real}"
             raise UnknownBase(location, base, why=why, hint=f"check {real}")
-        return cls(location, base, folder, prefix + real.name, shallow == "true")
+        return cls(location, base, directory, prefix + real.name, shallow == "true")
 
     def earlier_list(self) -> EarlierList:
         commit, note = self._commit()
@@ -187,4 +187,4 @@ class _Checkout:
 
     def _git(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         what = f"cannot compare {self.location} with {self.base}"
-        return run_git(self.folder, what, *arguments, settings=_SETTINGS)
+        return run_git(self.directory, what, *arguments, settings=_SETTINGS)

@@ -62,7 +62,7 @@ class Proxies:
 class EngineTLS:
     """TLS, with certificates of both sides, for an engine that listens on the network."""
 
-    folder: Path
+    directory: Path
     """The directory with ca.pem, cert.pem and key.pem."""
     verify: bool
     """Whether the engine's certificate has to be signed by ca.pem."""

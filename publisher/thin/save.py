@@ -16,19 +16,19 @@ from publisher.thin.image import ThinImage, ThinSet
 _REF_NAME = "org.opencontainers.image.ref.name"
 
 
-def save_layout(thin: ThinSet, folder: Path, tag: str) -> None:
+def save_layout(thin: ThinSet, directory: Path, tag: str) -> None:
     """Add the thin image under `tag` to an OCI image layout, which is created if missing.
 
     Source: OCI image specification 1.1, image-layout page. Raises ThinImageError.
     """
-    index_file = folder / "index.json"
+    index_file = directory / "index.json"
     try:
         entries = _read_entries(index_file)
         for image in thin.images:
             for blob in (image.config, image.layer, image.manifest):
-                _write_blob(folder, blob)
-        _write_blob(folder, thin.top)
-        _write(folder / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+                _write_blob(directory, blob)
+        _write_blob(directory, thin.top)
+        _write(directory / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         # The index is written last: it must only name blobs that exist.
         kept = [entry for entry in entries if _tag(entry) != tag]
         top = {
@@ -40,7 +40,7 @@ def save_layout(thin: ThinSet, folder: Path, tag: str) -> None:
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, top]}
         _write(index_file, json.dumps(index, separators=(",", ":")).encode())
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _unwritable(directory, error) from error
 
 
 def save_archive(thin: ThinSet, file: Path, name: str) -> None:
@@ -91,8 +91,8 @@ def _tag(entry: object) -> object:
     return annotations.get(_REF_NAME) if isinstance(annotations, dict) else None
 
 
-def _write_blob(folder: Path, blob: Document) -> None:
-    path = folder / "blobs" / "sha256" / digest_hex(blob.digest)
+def _write_blob(directory: Path, blob: Document) -> None:
+    path = directory / "blobs" / "sha256" / digest_hex(blob.digest)
     if not path.exists():
         _write(path, blob.data)
 

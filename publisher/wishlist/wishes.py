@@ -139,8 +139,8 @@ def read_repository_url(node: yaml.Node, text: str, problems: Problems) -> str |
     if ":" not in text and "/" not in text:
         problems.error(
             node,
-            f"{text!r} may be the name of a CVMFS repository or a folder",
-            f"write cvmfs:{text}, or dir:/PATH for a folder",
+            f"{text!r} may be the name of a CVMFS repository or a directory",
+            f"write cvmfs:{text}, or dir:/PATH for a directory",
         )
         return None
     try:

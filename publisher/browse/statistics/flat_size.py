@@ -73,10 +73,10 @@ class _Image:
         """Return the layers of which the root directory consists, from bottom to top."""
         chosen = []
         for number in reversed(range(len(self.layers))):
-            folder = self.layers[number].folders.get("")
-            if folder is not None:
+            directory = self.layers[number].directories.get("")
+            if directory is not None:
                 chosen.append(number)
-                if folder.opaque:
+                if directory.opaque:
                     break
         return tuple(reversed(chosen))
 
@@ -105,7 +105,7 @@ class _Image:
                     break
                 return None if value == WHITEOUT else _Found(value, number)
             chosen.append(number)
-            if layer.folders[path].opaque:
+            if layer.directories[path].opaque:
                 break
         return _Found(DIRECTORY, chosen[0], tuple(reversed(chosen))) if chosen else None
 
@@ -209,12 +209,12 @@ class _Count:
     def _whole(self, path: str, number: int) -> bool:
         """Count a directory of a single layer at once, unless it may have several catalogs."""
         layer = self._image.layers[number]
-        folder = layer.folders[path]
-        if folder.entries > self._limit:
+        directory = layer.directories[path]
+        if directory.entries > self._limit:
             return False
-        self._planner.add_tree(path, folder.entries)
-        self._entries += folder.entries
-        self._size += folder.size
+        self._planner.add_tree(path, directory.entries)
+        self._entries += directory.entries
+        self._size += directory.size
         if layer.linked:
             self._seen.trees[number].add(path)
         return True
@@ -227,8 +227,8 @@ class _Count:
         """The layers of each directory from top to bottom; None if lower layers are hidden."""
         below: list[tuple[str, list[int]]] = []
         for number in reversed(layers):
-            folders = self._image.layers[number].folders
-            for name, value in folders[path].children():
+            directories = self._image.layers[number].directories
+            for name, value in directories[path].children():
                 known = decided.get(name, _UNSEEN)
                 if known is None:
                     continue
@@ -237,7 +237,7 @@ class _Count:
                         known = []
                         below.append((start + name, known))
                     known.append(number)
-                    opaque = folders[start + name].opaque
+                    opaque = directories[start + name].opaque
                     decided[name] = None if opaque else known
                     continue
                 decided[name] = None

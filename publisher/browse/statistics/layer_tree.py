@@ -21,7 +21,7 @@ _VALUES = {str(EntryType.DIRECTORY): DIRECTORY, str(EntryType.WHITEOUT): WHITEOU
 
 
 @dataclass(slots=True)
-class Folder:
+class Directory:
     """A directory of a layer.
 
     Attributes:
@@ -48,33 +48,33 @@ class LayerTree:
     """A layer.
 
     Attributes:
-        folders: Its directories by path, parents before children.
+        directories: Its directories by path, parents before children.
         targets: The texts of its symlinks by path.
         linked: The files with several names: their size, and these names.
         entries: The number of its entries.
         is_complete: False if it has hard links to files of lower layers, which are not in `linked`.
     """
 
-    folders: dict[str, Folder]
+    directories: dict[str, Directory]
     targets: dict[str, str]
     linked: list[tuple[int, list[str]]]
     entries: int
     is_complete: bool
     _named: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
-    def value(self, folder: str, name: str) -> int | None:
-        """Return the value of a child of the directory `folder`; None if it is missing."""
-        found = self.folders.get(folder)
+    def value(self, directory: str, name: str) -> int | None:
+        """Return the value of a child of `directory`; None if it is missing."""
+        found = self.directories.get(directory)
         if found is None:
             return None
-        if folder not in self._named:
-            self._named[folder] = dict(found.children())
-        return self._named[folder].get(name)
+        if directory not in self._named:
+            self._named[directory] = dict(found.children())
+        return self._named[directory].get(name)
 
 
 def layer_tree(rows: Iterable[Row]) -> LayerTree:
     """Return the layer with these rows of its index, parents before children."""
-    folders: dict[str, Folder] = {}
+    directories: dict[str, Directory] = {}
     names: dict[str, list[str]] = {}
     targets: dict[str, str] = {}
     linked: dict[str, tuple[int, list[str]]] = {}
@@ -99,31 +99,31 @@ def layer_tree(rows: Iterable[Row]) -> LayerTree:
             value = _VALUES.get(kind, OTHER)
         above, _, name = path.rpartition("/")
         if kind == "d":
-            folders[path] = Folder(opaque)
+            directories[path] = Directory(opaque)
             names[path] = []
             if not path:
                 continue
         if above != parent:
             parent, here = above, names.get(above)
-            values = folders[above].values if here is not None else None
+            values = directories[above].values if here is not None else None
         if here is not None and values is not None:  # else an entry without a parent
             here.append(name)
             values.append(value)
     for path, inside in names.items():
-        folders[path].names = "/".join(inside)
-    _add_up(folders)
-    return LayerTree(folders, targets, list(linked.values()), count, complete)
+        directories[path].names = "/".join(inside)
+    _add_up(directories)
+    return LayerTree(directories, targets, list(linked.values()), count, complete)
 
 
-def _add_up(folders: dict[str, Folder]) -> None:
+def _add_up(directories: dict[str, Directory]) -> None:
     """Count what is in each directory and below it."""
-    for path in reversed(folders):
-        folder = folders[path]
-        sizes = folder.values
-        folder.size += sum(size for size in sizes if size > 0)
-        folder.entries += len(sizes) - sizes.count(WHITEOUT) - sizes.count(DIRECTORY)
+    for path in reversed(directories):
+        directory = directories[path]
+        sizes = directory.values
+        directory.size += sum(size for size in sizes if size > 0)
+        directory.entries += len(sizes) - sizes.count(WHITEOUT) - sizes.count(DIRECTORY)
         if path:
-            above = folders.get(path.rpartition("/")[0])
+            above = directories.get(path.rpartition("/")[0])
             if above is not None:
-                above.size += folder.size
-                above.entries += folder.entries
+                above.size += directory.size
+                above.entries += directory.entries

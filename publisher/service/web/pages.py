@@ -80,11 +80,11 @@ class Pages:
 
     def routes(self) -> list[tuple[str, Endpoint, Verb]]:
         """Return paths, their endpoints, and what requests for them do."""
-        folder = "/repositories/{repository}/"
+        directory = "/repositories/{repository}/"
         return [
             ("/", self.start, Verb.BROWSE),
-            (folder + addresses.WISHES, self.wishes, Verb.READ),
-            (folder + "{path:path}", self.page, Verb.BROWSE),
+            (directory + addresses.WISHES, self.wishes, Verb.READ),
+            (directory + "{path:path}", self.page, Verb.BROWSE),
         ]
 
     async def start(self, request: Request) -> Response:
@@ -108,8 +108,8 @@ class Pages:
 
     async def _page(self, request: Request, path: str) -> Response:
         snapshot = await self._trees.snapshot(request.path_params["repository"])
-        folder, _, name = path.partition("/")
-        if folder == addresses.STATIC and name in _static_files():
+        directory, _, name = path.partition("/")
+        if directory == addresses.STATIC and name in _static_files():
             return _static_answer(request, name, {})
         identity = identity_of(request)
         has_states = may(identity, Verb.READ)
@@ -162,18 +162,18 @@ def _personal(page: Body, account: str, fields: str) -> Body:
 
 async def _made_once(snapshot: Snapshot, kind: str, path: str, making: _Making) -> dict[str, bytes]:
     """Return the pages that are made for the one at `path`, made by one request at a time."""
-    folder, _, name = path.rpartition("/")
+    directory, _, name = path.rpartition("/")
     has_files = path.startswith(f"{addresses.CONTENTS}/") and name != addresses.PACKAGES
-    if has_files and path not in snapshot.contents.get(folder, {path}):
+    if has_files and path not in snapshot.contents.get(directory, {path}):
         return {}  # all pages of the directory were made before
 
     def keep(made: dict[str, bytes]) -> None:
-        if has_files and folder in snapshot.by_folder:
-            snapshot.contents[folder] = frozenset(made)
+        if has_files and directory in snapshot.by_directory:
+            snapshot.contents[directory] = frozenset(made)
         for each, body in made.items():
             snapshot.cache.put(f"{kind} {each}", Body(body, ""))
 
-    key = f"{kind} {folder if has_files else path}"
+    key = f"{kind} {directory if has_files else path}"
     return await snapshot.once(key, lambda: making.make(path), keep)
 
 
@@ -195,19 +195,19 @@ class _Making:
         snapshot, render = self.snapshot, self._render
         survey = snapshot.survey
         facts = snapshot.facts if self.has_states else snapshot.facts_without_states
-        folder = path.partition("/")[0]
-        if folder == addresses.IMAGES:
+        directory = path.partition("/")[0]
+        if directory == addresses.IMAGES:
             image = snapshot.by_page.get(path)
             if image is None:
                 return {}
             page: object = image_page(facts, snapshot.repository, image)
             return {path: render("image", path, page=page)}
-        if folder == addresses.LAYERS:
+        if directory == addresses.LAYERS:
             digest = snapshot.layers_by_page.get(path)
             if digest is None:
                 return {}
             return {path: render("layer", path, page=layer_page(survey, digest))}
-        if folder == addresses.CONTENTS:
+        if directory == addresses.CONTENTS:
             return self._contents(path)
         if path == addresses.INDEX:
             return {path: render("images", path, page=list_page(facts))}
@@ -226,7 +226,7 @@ class _Making:
     def _contents(self, path: str) -> dict[str, bytes]:
         """Return the page about an image's packages, or all pages about its files."""
         snapshot, render = self.snapshot, self._render
-        image = snapshot.by_folder.get(path.rpartition("/")[0])
+        image = snapshot.by_directory.get(path.rpartition("/")[0])
         if image is None:
             return {}
         known = Link(image.name, addresses.image_page(image.name))

@@ -35,8 +35,8 @@ _LINKS = (
 @cache
 def static_files() -> Mapping[str, bytes]:
     """Return the files that pages of the service use beside those of the site."""
-    folder = resources.files("publisher.service.web") / "static"
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    directory = resources.files("publisher.service.web") / "static"
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
 
 
 def service_page(

@@ -196,7 +196,7 @@ class Snapshot:
         return {addresses.layer_page(digest): digest for digest in self.survey.users}
 
     @cached_property
-    def by_folder(self) -> Mapping[str, PublishedImage]:
+    def by_directory(self) -> Mapping[str, PublishedImage]:
         """The images that have pages about their contents, by the directory of these pages."""
         return {addresses.contents(digest): each for digest, each in self.detailed.items()}
 

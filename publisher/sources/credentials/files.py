@@ -94,16 +94,16 @@ def _entry(username: str, password: str) -> dict[str, str]:
 def _locked(path: Path) -> Iterator[None]:
     """Keep other publishers from changing the file within the `with`.
 
-    The folder is locked, since the file is replaced, and a lock file would remain.
+    The directory is locked, since the file is replaced, and a lock file would remain.
     """
-    folder = path.resolve().parent
+    directory = path.resolve().parent
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        # On network file systems that cannot lock folders, the last write wins, as with docker.
+        # On network file systems that cannot lock directories, the last write wins, as with docker.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

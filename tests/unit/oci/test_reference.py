@@ -227,7 +227,7 @@ def test_every_form_is_read_and_printed_canonically(
         ("oci://srv/image", "'oci' is not a transport", "oci:"),
         ("https://hub.docker.com/r/rootproject/root", "website", "docker.io/rootproject/root"),
         ("https://hub.docker.com/_/debian", "website", "docker.io/library/debian"),
-        ("oci:", "no directory", "oci:FOLDER:TAG"),
+        ("oci:", "no directory", "oci:DIRECTORY:TAG"),
         ("oci:../layout", "'..'", "without it"),
         ("oci:layout:", "tag after ':' is empty", "remove"),
         ("docker-archive::name:1", "no directory or file", "FILE"),
