@@ -195,8 +195,9 @@ class Exchange:
     def _origin(self, url: str, led_by: str) -> Network | None:
         try:
             return self._hosts.origin(url, led_by)
-        except NotAnAddress as error:
-            raise SourceError(f"cannot fetch {place(url)}", why=str(error)) from None
+        except ValueError:
+            why = "its address is malformed"
+            raise SourceError(f"cannot fetch {place(url)}", why=why) from None
 
     def _answer(self, stack: contextlib.ExitStack, request: _Request) -> Answer:
         host = self._host(request.url, request.origin)

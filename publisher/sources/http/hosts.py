@@ -253,7 +253,7 @@ class Hosts:
             its_origin: That of `led_by`.
 
         Raises:
-            NotAnAddress: One of them is not an address.
+            ValueError: One of them is malformed.
         """
         if not self._settings.only or _host_and_port(url) in self._named:
             return None

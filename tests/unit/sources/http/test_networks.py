@@ -216,6 +216,15 @@ def test_a_proxy_is_not_asked_for_an_address_of_such_a_network(host: str) -> Non
         assert proxy.requests
 
 
+@pytest.mark.parametrize("realm", ["https://[/token", "https://a:b/token", "file:///etc/passwd"])
+def test_a_token_service_without_a_usable_address_is_an_error(realm: str) -> None:
+    with OwnRegistry(BearerAuth(realm=realm)) as registry:
+        registry.add("library/x", "latest", sample_image())
+        for settings in (Settings(), only(registry)):
+            with pytest.raises(SourceError, match="its address is"):
+                follow(registry, settings)
+
+
 @pytest.mark.usefixtures("far")
 @pytest.mark.parametrize(("address", "is_followed"), [("127.0.0.1", True), ("127.0.0.3", False)])
 def test_the_address_of_a_registry_counts_and_not_its_name(
