@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cvmfs import Machine, make_machine
-from tests.layer_builder import file, image, layer_of_tar, tar, write_layout
+from tests.layer_builder import Member, directory, file, image, layer_of_tar, tar, write_layout
 
 _NAME = "bench.example.org"
 _LAYERS = 3
@@ -90,23 +91,25 @@ def print_parts(parts: list[Parts]) -> None:
 
 
 def write_image(folder: Path, megabytes: int, files: int) -> Path:
-    """Return an OCI layout with an image, tagged 1, whose files do not compress."""
+    """Return an OCI layout with an image, tagged 1, whose files do not compress.
+
+    Directories have entries of their own, as in the layers that image builders make.
+    """
     chance = random.Random(1)
     size = 2 * megabytes * 1_000_000 // files
     layers = [
-        layer_of_tar(
-            tar(
-                *(
-                    file(
-                        f"d{number}-{each // 200}/f{each}", chance.randbytes(chance.randrange(size))
-                    )
-                    for each in range(files // _LAYERS)
-                )
-            )
-        )
+        layer_of_tar(tar(*_members(number, files // _LAYERS, size, chance)))
         for number in range(_LAYERS)
     ]
     return write_layout(image(*layers), folder / "layout", "1")
+
+
+def _members(number: int, files: int, size: int, chance: random.Random) -> Iterator[Member]:
+    for each in range(files):
+        place = f"d{number}-{each // 200}"
+        if each % 200 == 0:
+            yield directory(place)
+        yield file(f"{place}/f{each}", chance.randbytes(chance.randrange(size)))
 
 
 def measure_parts(folder: Path, layout: Path, rounds: int) -> list[Parts]:

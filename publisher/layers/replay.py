@@ -15,7 +15,8 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -72,8 +73,11 @@ class StagedContents:
     scratch: Path
 
 
-ReadContents = Callable[[StagedContents, Receive], None]
-"""Passes on the contents of all files of a layer, in the archive's order."""
+PassOn = Callable[[Receive], None]
+"""Passes on the contents of all files of a layer, in the archive's order. It is called once."""
+
+ReadContents = Callable[[StagedContents], AbstractContextManager[PassOn]]
+"""Begins to read a layer again, perhaps before its contents are passed on."""
 
 
 class FileOrder:
@@ -187,10 +191,11 @@ def replay(
             add(entry, ())
 
 
-def read_contents_here(staged: StagedContents, receive: Receive) -> None:
+@contextmanager
+def read_contents_here(staged: StagedContents) -> Iterator[PassOn]:
     """Read the contents of a staged layer in this process; see `read_contents`."""
     with staged.blob.open("rb") as blob, staged.index.open("rb") as index:
-        read_contents(blob, index, staged.order, receive)
+        yield partial(read_contents, blob, index, staged.order)
 
 
 def read_contents(blob: BinaryIO, index: BinaryIO, order: Path, receive: Receive) -> None:

@@ -53,24 +53,27 @@ class Contents:
         self._parts_left = 2 * header.entries + 2 * regions + header.content_size // DATA_BYTES + 2
         self._archive_size = header.archive_size
 
-    def receive(self, directory: Path, blob: BinaryIO, index: BinaryIO, receive: Receive) -> bool:
-        """Pass on the contents; return False if the worker ended before its answer.
+    def begin(self, directory: Path, blob: BinaryIO, index: BinaryIO) -> None:
+        """Let the worker begin to read.
 
         Args:
             directory: The private directory of the worker.
             blob: The layer's blob, opened for reading.
             index: The layer's index, opened for reading.
-            receive: Receives the contents.
-
-        Raises:
-            WorkerFailed: The worker sends something else.
-            Exception: The error that the worker reports, or whatever `receive` raises.
         """
         job = {"contents": str(directory), "file_size": 2 * self._archive_size + 2**28}
         index.seek(0)
         with suppress(ConnectionError):  # the worker has ended
             files = [blob.fileno(), index.fileno()]
             send_with_files(self._channel, json.dumps(job).encode(), files)
+
+    def receive(self, receive: Receive) -> bool:
+        """Pass on the contents; return False if the worker ended before its answer.
+
+        Raises:
+            WorkerFailed: The worker sends something else.
+            Exception: The error that the worker reports, or whatever `receive` raises.
+        """
         try:
             kind, number = self._next_part()
             while kind is Part.FILE:

@@ -113,7 +113,10 @@ class ForkServer(Closing):
             return
         control, process = self._running
         self._running = None
-        control.close()
+        with control, suppress(OSError):
+            control.shutdown(socket.SHUT_WR)
+            control.settimeout(_END_SECONDS)
+            control.recv(1)  # its end; Popen.wait looks for that in intervals of up to 50 ms
         try:
             process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:

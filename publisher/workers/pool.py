@@ -16,7 +16,7 @@ from publisher.workers.fork_server import ForkServer
 if (
     TYPE_CHECKING
 ):  # what reads layers is loaded with the first one: most runs of an ingest have none
-    from publisher.layers.replay import Receive, StagedContents
+    from publisher.layers.replay import PassOn, Receive, StagedContents
     from publisher.workers.job import Job, Unpacked
 
 _WAKE_SECONDS = 0.2
@@ -114,10 +114,12 @@ class Workers(Closing):
         check_index(stage, unpacked, job)
         return unpacked
 
-    def read_contents(self, staged: StagedContents, receive: Receive) -> None:
-        """Read the contents of a staged layer; see `publisher.layers.replay.read_contents`.
+    @contextmanager
+    def read_contents(self, staged: StagedContents) -> Iterator[PassOn]:
+        """Begin to read a staged layer again; see `publisher.layers.replay.ReadContents`.
 
-        The worker is one more than `count`: a transaction does not wait for downloads.
+        The worker is one more than `count`: a transaction does not wait for downloads. It may read
+        the next layer while the contents of one are passed on.
 
         Raises:
             WorkerEnded: The worker process was killed, or took too long.
@@ -130,7 +132,8 @@ class Workers(Closing):
         from publisher.workers.conversation import Conversation, ended, patience_for
 
         if not self.count:
-            read_contents_here(staged, receive)
+            with read_contents_here(staged) as pass_on_here:
+                yield pass_on_here
             return
         with (
             staged.index.open("rb") as index,
@@ -143,12 +146,20 @@ class Workers(Closing):
             patience = patience_for(header.size, header.content_size)
             conversation = Conversation(worker, what, self._patience or patience, lambda: None)
             contents = Contents(conversation, header)
+            contents.begin(staged.scratch, blob, index)
+
+            def pass_on(receive: Receive) -> None:
+                try:
+                    is_answered = contents.receive(receive)
+                finally:
+                    status = worker.end()
+                if not is_answered:
+                    raise ended(what, status)
+
             try:
-                is_answered = contents.receive(staged.scratch, blob, index, receive)
+                yield pass_on
             finally:
-                status = worker.end()
-            if not is_answered:
-                raise ended(what, status)
+                worker.end()  # before its directory is deleted; it has ended if it was used
 
     def close(self) -> None:
         """End all processes. May be called again."""

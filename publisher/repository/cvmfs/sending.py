@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import zip_longest
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ from publisher.errors import DigestMismatch
 from publisher.layers.catalogs import DEFAULT_LIMIT, plan_catalogs
 from publisher.layers.errors import LayerError, NoTemporarySpace
 from publisher.layers.index import read_index
-from publisher.layers.replay import ReadContents, Receive, StagedContents, replay
+from publisher.layers.replay import PassOn, ReadContents, StagedContents, replay
 from publisher.layers.temporary import temporary_databases
 from publisher.repository import LayerChanged
 from publisher.repository.cvmfs.changes import Ingest, NewLayer, NewTree
@@ -66,8 +66,9 @@ def send(
     with temporary_databases(what), TarStream(write, kind, owner, call.base) as stream:
         for path in added.directories:
             stream.make_parents(f"{path}/.")
-        for layer in added.layers:
-            _send_layer(layer, stream, owner, mirror, read)
+        with closing(_read_again(added.layers, mirror, read)) as readings:
+            for layer, contents in readings:
+                _send_layer(layer, contents, stream, owner, mirror)
         for tree in added.trees:
             _send_tree(tree, stream)
         for path, place in sorted(added.large.items()):
@@ -82,8 +83,30 @@ def send(
         stream.end()
 
 
+def _read_again(
+    layers: Sequence[NewLayer], mirror: Mirror, read: ReadContents
+) -> Generator[tuple[NewLayer, PassOn]]:
+    """Yield each layer with what passes on its contents.
+
+    The next layer is begun to be read before that, since starting a process takes its time.
+    """
+
+    def begin(stack: ExitStack, layer: NewLayer) -> PassOn:
+        with _damage_explained(layer.digest, mirror):
+            return stack.enter_context(_read_by(read, mirror.staged(layer.digest), mirror))
+
+    with ExitStack() as ahead:
+        begun = begin(ahead, layers[0]) if layers else None
+        for layer, following in zip_longest(layers, layers[1:]):
+            assert begun is not None
+            with ahead.pop_all():
+                contents = begun
+                begun = begin(ahead, following) if following is not None else None
+                yield layer, contents
+
+
 def _send_layer(
-    layer: NewLayer, stream: TarStream, owner: Owner, mirror: Mirror, read: ReadContents
+    layer: NewLayer, contents: PassOn, stream: TarStream, owner: Owner, mirror: Mirror
 ) -> None:
     staged = mirror.staged(layer.digest)
     tree = layout.layer_tree(layer.digest)
@@ -106,15 +129,8 @@ def _send_layer(
             stream.add(fixup.entry, (), path)
 
     with staged.index.open("rb") as index:
-        try:
-            with _read_by(read, staged, mirror) as contents:
-                replay(index, layer.fixups, contents, add, borrow)
-        except NoTemporarySpace:
-            raise
-        except (LayerError, DigestMismatch) as error:
-            # The blob was verified when it arrived, so the disk has damaged it: fetch it again.
-            mirror.discard(layer.digest)
-            raise LayerChanged(layer.digest, why=f"its staged copy is damaged: {error}") from error
+        with _damage_explained(layer.digest, mirror):
+            replay(index, layer.fixups, contents, add, borrow)
         entries = read_index(index)
         if entries.header.entries > DEFAULT_LIMIT:
             for directory in sorted(plan_catalogs(entries)):
@@ -130,13 +146,25 @@ def _send_layer(
 
 
 @contextmanager
-def _read_by(
-    read: ReadContents, staged: StagedLayer, mirror: Mirror
-) -> Iterator[Callable[[Receive], None]]:
+def _damage_explained(digest: str, mirror: Mirror) -> Iterator[None]:
+    """Discard a staged layer that is damaged, and raise LayerChanged."""
+    try:
+        yield
+    except NoTemporarySpace:
+        raise
+    except (LayerError, DigestMismatch) as error:
+        # The blob was verified when it arrived, so the disk has damaged it: fetch it again.
+        mirror.discard(digest)
+        raise LayerChanged(digest, why=f"its staged copy is damaged: {error}") from error
+
+
+@contextmanager
+def _read_by(read: ReadContents, staged: StagedLayer, mirror: Mirror) -> Iterator[PassOn]:
     staging = mirror.tree.staging
     scratch = staging.new_path()
     try:
-        yield partial(read, StagedContents(staged.blob, staged.index, staged.order, scratch))
+        with read(StagedContents(staged.blob, staged.index, staged.order, scratch)) as pass_on:
+            yield pass_on
     finally:
         if scratch.exists():
             staging.discard(scratch)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import sqlite3
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,8 +83,8 @@ def stage(source: Layer, folder: Path) -> StagedContents:
 
 
 def replayed(staged: StagedContents, add: Add = lambda *_: None) -> None:
-    with staged.index.open("rb") as index:
-        replay(index, (), partial(read_contents_here, staged), add, lambda _: None)
+    with staged.index.open("rb") as index, read_contents_here(staged) as contents:
+        replay(index, (), contents, add, lambda _: None)
 
 
 def test_a_replayed_layer_still_has_its_holes(tmp_path: Path) -> None:

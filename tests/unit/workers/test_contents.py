@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from publisher.ingest.run import ingest
 from publisher.layers.errors import LayerError
 from publisher.layers.policy import Limits as LayerLimits
 from publisher.layers.policy import Policy
-from publisher.layers.replay import Receive, StagedContents, read_contents_here, replay
+from publisher.layers.replay import ReadContents, StagedContents, read_contents_here, replay
 from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -92,9 +90,7 @@ def probe(stages: Stages, *words: str, built: Layer = SMALL) -> StagedContents:
 Sent = list[tuple[object, ...]]
 
 
-def replayed(
-    staged: StagedContents, read: Callable[[StagedContents, Receive], None] = read_contents_here
-) -> Sent:
+def replayed(staged: StagedContents, read: ReadContents = read_contents_here) -> Sent:
     """What is sent of a staged layer, in order: entries with the sizes of their pieces' runs."""
     sent: Sent = []
 
@@ -109,8 +105,8 @@ def replayed(
                 runs.append(bytes(piece))
         sent.append((entry, runs))
 
-    with staged.index.open("rb") as index:
-        replay(index, (), partial(read, staged), add, lambda fixup: sent.append((fixup,)))
+    with staged.index.open("rb") as index, read(staged) as contents:
+        replay(index, (), contents, add, lambda fixup: sent.append((fixup,)))
     return sent
 
 
