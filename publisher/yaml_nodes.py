@@ -116,7 +116,9 @@ def load(data: bytes | str, problems: Problems, max_bytes: int) -> yaml.Node | N
             mark = error.context_mark or mark  # where the string, or the bracket, begins
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         message = ", ".join(part for part in (error.context, error.problem) if part)
-        raise problems.refuse(line, column, f"not valid YAML: {message}", _cure(message)) from error
+        raise problems.refuse(
+            line, column, f"not valid YAML: {message}", _remedy(message)
+        ) from error
     except yaml.reader.ReaderError as error:
         line, column = _position(text[: error.position])
         raise problems.refuse(
@@ -172,9 +174,9 @@ def _position(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def _cure(message: str) -> str:
+def _remedy(message: str) -> str:
     """Return what to write instead, from PyYAML's message."""
-    for sign, cure in (
+    for sign, remedy in (
         (r"'\\t'", "indent with spaces, not with tabs"),
         (r"alias", "a string that begins with '*' needs quotes, such as '1.*'"),
         (r"block scalar|'[>|]'", "a string that begins with '>' or '|' needs quotes"),
@@ -186,7 +188,7 @@ def _cure(message: str) -> str:
         (r"flow (sequence|mapping)", "close the bracket that was opened"),
     ):
         if re.search(sign, message):
-            return cure
+            return remedy
     return "check this line and the lines above"
 
 

@@ -43,7 +43,7 @@ class Target:
 class CheckedImage:
     """The result for one image; `error` is why it cannot be published, "" if it can.
 
-    `name` is its public path, or the text of the wish if it has none. `layers` maps the digests of
+    `name` is its public name, or the text of the wish if it has none. `layers` maps the digests of
     the layers for all requested platforms to their compressed sizes in bytes. `new_layers` are
     those that the repository does not have; None if no repository is readable. `seconds` is the
     time that the registry took. `created` is when the image was built, as its config states.

@@ -19,7 +19,7 @@ from publisher.wishlist.model import Request
 class ExpandedImage:
     """One image of a wish; `error` is why it is unknown, "" if it is known.
 
-    `name` is its public path, and `digest` what the reference names now, if that was looked up. If
+    `name` is its public name, and `digest` what the reference names now, if that was looked up. If
     the tags of a pattern cannot be listed, `reference` is the image repository.
     """
 

@@ -31,7 +31,7 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome for one requested image: `name` is its public path, or the text of the wish.
+    """The outcome for one requested image: `name` is its public name, or the text of the wish.
 
     For a list that cannot be read, `name` is its identity.
 
@@ -163,7 +163,7 @@ def joined_reports(reports: Sequence[Report], others: Sequence[Outcome] = ()) ->
 
 
 class Progress(Protocol):
-    """Receives the events of a run, from several threads. Names are public paths, sizes bytes."""
+    """Receives the events of a run, from several threads. Names are public names, sizes bytes."""
 
     def run_started(self, requests: int) -> None:
         """The run begins; it has this many requests."""

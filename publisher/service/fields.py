@@ -30,7 +30,7 @@ from publisher.yaml_nodes import (
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """The regular expression of a name."""
 _NAME = pattern(NAME)
-_CURE = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
+_REMEDY = "use letters, digits, '.', '_' and '-', and begin with one of the first two"
 _Value = TypeVar("_Value")
 
 
@@ -44,7 +44,7 @@ def read_name(node: yaml.Node, problems: Problems, what: str) -> str | None:
     name = read_text(node, problems, what)
     if name is None or is_name(name):
         return name
-    problems.error(node, f"{presentable(name)!r} is not a name", _CURE)
+    problems.error(node, f"{presentable(name)!r} is not a name", _REMEDY)
     return None
 
 
@@ -86,7 +86,7 @@ def read_named(
         if name is None:
             continue
         if not is_name(name):
-            problems.error(key, f"{presentable(name)!r} is not a name", _CURE)
+            problems.error(key, f"{presentable(name)!r} is not a name", _REMEDY)
         made = read(presentable(name), value)
         values += [made] if made is not None else []
     return tuple(values)
@@ -128,7 +128,7 @@ def read_directory(node: yaml.Node, problems: Problems, key: str) -> Path | None
 
 
 def read_registry(text: str, node: yaml.Node, problems: Problems, write: str) -> str | None:
-    """Return the canonical name of a registry, as wishes write its host; `write` is the cure."""
+    """Return the canonical name of a registry, as wishes write its host; `write` is the remedy."""
     try:
         reference = parse_repository(f"https://{text}/a/b")
     except InvalidReference:

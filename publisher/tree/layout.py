@@ -230,7 +230,7 @@ def link_target(name: str, image_id: str) -> str:
 def public_name(
     reference: ImageReference, name: str | None = None, platform: Platform | None = None
 ) -> str:
-    """Return the public path of an image, which is also its name in messages.
+    """Return the public name of an image: its path in the published tree.
 
     `name` replaces the default name of an image without a registry. With `platform`, return the
     second name, below `.multiarch/`, of an image that is published for several platforms. A

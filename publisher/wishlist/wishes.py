@@ -225,7 +225,7 @@ def _warn_of_hub_name(wish: Wish, node: yaml.Node, problems: Problems) -> None:
 
 
 def public_names(wish: Wish) -> list[str]:
-    """Return the public path of a wish's image; for patterns, one name for each pattern.
+    """Return the public name of a wish's image; for patterns, one name for each pattern.
 
     Raises InvalidReference if the image cannot have a public name.
     """

@@ -1,4 +1,4 @@
-"""Errors as answers: application/problem+json, as RFC 9457 describes it, with the cure."""
+"""Errors as answers: application/problem+json, as RFC 9457 describes it, with the remedy."""
 
 from __future__ import annotations
 
