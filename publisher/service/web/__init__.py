@@ -10,7 +10,7 @@ guard.py        the one check of every request: what its sender may do
 problems.py     errors as answers (application/problem+json)
 answers.py      answers with ETag, which are kept as long as the snapshot
 trees.py        the routes about published trees
-jobs.py         the routes about jobs, with live logs
+jobs.py         the routes about jobs, with live logs; identifiers.py: which texts may name one
 submissions.py  the routes that queue and cancel jobs
 bodies.py       the bodies of requests, bounded and typed
 job_pages.py    the pages about jobs, and their forms

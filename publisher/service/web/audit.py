@@ -17,8 +17,7 @@ from publisher.service.jobs.model import JobsUnavailable
 from publisher.service.web.answers import Body, answer, encode
 from publisher.service.web.clients import address_of
 from publisher.service.web.guard import client_of, is_admitted, sender_of
-from publisher.service.web.jobs import is_identifier
-from publisher.service.web.problems import BadRequest
+from publisher.service.web.identifiers import check_cursor
 from publisher.service.web.routes import Kind, Parameter, Route
 from publisher.service.web.threads import in_database
 from publisher.times import format_time
@@ -74,13 +73,7 @@ def audit_routes(audit: Audit | None) -> tuple[Route, ...]:
         return ()
 
     async def entries(request: Request, limit: int, cursor: str) -> Response:
-        if not is_identifier(cursor):
-            raise BadRequest(
-                "cannot continue the list",
-                why="the cursor is not one of this list",
-                hint="use `next` of the page before",
-                parameter="cursor",
-            )
+        check_cursor(cursor)
         found = await in_database(audit.list, cursor, limit + 1)
         shown = found[:limit]
         values = [asdict(each) | {"time": format_time(each.time)} for each in shown]

@@ -21,7 +21,6 @@ from publisher.service.jobs.model import (
     JobKind,
     Jobs,
     JobState,
-    NoSuchJob,
 )
 from publisher.service.verbs import verb_for
 from publisher.service.web.answers import HTML, Body, answer
@@ -29,7 +28,8 @@ from publisher.service.web.bodies import read_form
 from publisher.service.web.context import Context
 from publisher.service.web.forms import form_fields
 from publisher.service.web.guard import Endpoint, allow, identity_of, visible
-from publisher.service.web.jobs import BASE, is_identifier
+from publisher.service.web.identifiers import check_job, is_identifier
+from publisher.service.web.jobs import BASE
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.service_pages import service_page
 from publisher.service.web.submissions import Submissions
@@ -159,8 +159,7 @@ class JobPages:
     async def show(self, request: Request) -> Response:
         """Show one job and its log: the last lines, or those after the parameter `after`."""
         job_id = request.path_params["job"]
-        if not is_identifier(job_id):
-            raise NoSuchJob(printable(job_id[:100]))
+        check_job(job_id)
         text = request.query_params.get("after", "")
         if text and not (text.isascii() and text.isdigit() and len(text) < 10):
             raise _wrong("after is not the number of a line")

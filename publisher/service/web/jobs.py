@@ -24,12 +24,12 @@ from publisher.service.jobs.model import (
     Jobs,
     JobState,
     JobsUnavailable,
-    NoSuchJob,
 )
 from publisher.service.verbs import Reach
 from publisher.service.web.answers import Body, answer, encode
 from publisher.service.web.clients import address_of
 from publisher.service.web.guard import allow, check_again, identity_of, visible
+from publisher.service.web.identifiers import check_cursor, check_job
 from publisher.service.web.problems import BadRequest
 from publisher.service.web.rates import TooManyRequests, network_of
 from publisher.service.web.routes import Kind, Parameter, Route
@@ -145,13 +145,7 @@ class _JobRoutes:
             frozenset({JobState(state)} if state is not None else ()),
             projects=visible(request),
         )
-        if not is_identifier(cursor):
-            raise BadRequest(
-                "cannot continue the list",
-                why="the cursor is not one of this list",
-                hint="use `next` of the page before",
-                parameter="cursor",
-            )
+        check_cursor(cursor)
         page = await in_database(self._jobs.list, chosen, after=cursor, limit=limit)
         value: dict[str, object] = {
             "jobs": [job_value(job) for job in page.jobs],
@@ -199,8 +193,7 @@ class _JobRoutes:
 
     async def _job(self, request: Request, job_id: str) -> Job:
         """Return a job that the request may read."""
-        if not is_identifier(job_id):
-            raise NoSuchJob(printable(job_id[:100]))
+        check_job(job_id)
         found = await in_database(self._jobs.get, job_id)
         allow(request, found.request.project)
         return found
@@ -259,11 +252,6 @@ class _JobRoutes:
                 yield b": the job runs\n\n"
             yield b""
             await asyncio.sleep(_POLL)
-
-
-def is_identifier(text: str) -> bool:
-    """Return whether a text may be sent to the database, which need not accept every character."""
-    return text.isascii() and text.isprintable() and len(text) <= 100
 
 
 def _message(kind: str, value: object, number: int | None = None) -> bytes:

@@ -30,7 +30,6 @@ from publisher.service.jobs.model import (
     JobRequest,
     Jobs,
     JobState,
-    NoSuchJob,
     Submission,
 )
 from publisher.service.lists import identity_of as identity_of_list
@@ -42,7 +41,8 @@ from publisher.service.web.bodies import read_body
 from publisher.service.web.clients import address_of
 from publisher.service.web.context import Context
 from publisher.service.web.guard import allow, identity_of
-from publisher.service.web.jobs import BASE, is_identifier, job_value
+from publisher.service.web.identifiers import check_job
+from publisher.service.web.jobs import BASE, job_value
 from publisher.service.web.problems import BadRequest, NotFound
 from publisher.service.web.routes import Parameter, Route
 from publisher.service.web.threads import in_database
@@ -289,8 +289,7 @@ class Submissions:
         return next((each for each in self._context.repositories() if each.name == name), None)
 
     async def _job(self, job_id: str) -> Job:
-        if not is_identifier(job_id):
-            raise NoSuchJob(printable(job_id[:100]))
+        check_job(job_id)
         return await in_database(self._jobs.get, job_id)
 
 
