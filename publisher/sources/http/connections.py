@@ -308,7 +308,7 @@ class Connections:
         except ValueError as error:  # such as a line break in a header
             raise InvalidHeader(str(error)) from error
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """Close all connections; requests that wait for an answer end with an error."""
         self._sockets.shut()
         self._manager.clear()

@@ -214,7 +214,7 @@ class Exchange:
             self._wait_for(host, request, why)
             result = self._try(stack, request, tries.count)
             if isinstance(result, Answer):
-                host.works()
+                host.mark_working()
                 return result
             why = result.why
             text = "%s %s: %s (try %d)"
@@ -227,7 +227,7 @@ class Exchange:
             pause = tries.pause_after(result, is_down=host.is_down)
             if pause is None:
                 if result.is_unreachable:
-                    host.fails(why, tries.began)
+                    host.mark_down(why, tries.began)
                 times = f" (tried {tries.count} times)" if tries.count > 1 else ""
                 hint = suggest_host(host.name) if result.is_unreachable else ""
                 kind = RateLimited if result.is_rate_limit else SourceError

@@ -116,7 +116,7 @@ class Host:
         with self._lock:
             return self._clock.monotonic() < self._down
 
-    def fails(self, why: str, since: float) -> None:
+    def mark_down(self, why: str, since: float) -> None:
         """Mark the host as down because of `why`, after all tries of a request.
 
         It is not down if it answered any request `since` the first try (by the clock).
@@ -142,7 +142,7 @@ class Host:
             self._down = now + 2 * DOWN_SECONDS  # longer than any wait for an answer
             return ""
 
-    def works(self) -> None:
+    def mark_working(self) -> None:
         """Mark the host as working: it answered."""
         with self._lock:
             self._worked, self._down = self._clock.monotonic(), 0.0
@@ -265,7 +265,7 @@ class Hosts:
         """Close all connections."""
         with self._lock:
             for host in self._hosts.values():
-                host.connections.shut()
+                host.connections.close()
 
 
 def _named(settings: Settings) -> frozenset[str]:
