@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from publisher.tree.thin_image import ThinRecord, ThinTerms
 from tests.command import Result, run_here
 from tests.layer_builder import file, image, layer, opaque, whiteout, write_layout
 from tests.registry import OwnRegistry
+from tests.transactions.scenarios import copy, quick_directory
 
 BASE = layer(file("etc/os", b"base"), file("gone", b"1"), file("opt/old", b"old"))
 TOP = layer(whiteout("gone"), opaque("opt"), file("opt/new", b"new"))
@@ -111,6 +113,10 @@ class Tree:
     @property
     def names(self) -> list[str]:
         return sorted([LOCAL, SECOND, ARCHIVE, self.web])
+
+    def restore(self) -> None:
+        """Make the tree what it was after `begin`."""
+        copy(self.folder.parent / "origin", self.root)
 
     def run(self, *words: str | Path) -> Result:
         """Run a command on the tree, in this process."""
@@ -222,6 +228,17 @@ class Tree:
         paths |= {"staged index": staged / layout.LAYER_INDEX}
         paths |= {"staged file": staged / layout.LAYER_TREE / "staged"}
         return paths
+
+
+@contextmanager
+def prepared_tree() -> Iterator[Tree]:
+    """Make a tree, which is damaged and restored any number of times."""
+    with quick_directory() as folder, OwnRegistry() as registry:
+        tree = Tree(folder / "work", registry)
+        tree.folder.mkdir()
+        tree.begin()
+        copy(tree.root, folder / "origin")
+        yield tree
 
 
 def published(tree: Tree) -> dict[str, bytes]:

@@ -24,11 +24,10 @@ from tests.damaged_tree import (
     Tree,
     damages,
     follow_hints,
+    prepared_tree,
     published,
 )
-from tests.registry import OwnRegistry
 from tests.sampling import SEED, share
-from tests.transactions.scenarios import copy, quick_directory
 
 COMMANDS = {**READING, **WRITING}
 SHARE = share(0.05, complete=0.1)
@@ -43,17 +42,13 @@ LOST_WITH_THE_FILE = {
 
 @pytest.fixture(scope="module")
 def pristine() -> Iterator[Tree]:
-    with quick_directory() as folder, OwnRegistry() as registry:
-        tree = Tree(folder / "work", registry)
-        tree.folder.mkdir()
-        tree.begin()
-        copy(tree.root, folder / "origin")
+    with prepared_tree() as tree:
         yield tree
 
 
 def harm(tree: Tree, path: Path, data: Damage) -> None:
     """Restore the tree, and damage one file."""
-    copy(tree.folder.parent / "origin", tree.root)
+    tree.restore()
     if data is None:
         path.unlink()
     elif isinstance(data, Place):
@@ -65,7 +60,7 @@ def harm(tree: Tree, path: Path, data: Damage) -> None:
 def chosen(tree: Tree, what: str) -> tuple[Path, dict[str, Damage], random.Random]:
     """The file, its damages that are tried, and the source of further choices."""
     choice = random.Random(f"{SEED} {what}")
-    copy(tree.folder.parent / "origin", tree.root)
+    tree.restore()
     path = tree.files()[what]
     every = damages(path.read_bytes() if path.exists() else JOURNAL)
     if not path.exists():
@@ -111,7 +106,7 @@ def test_following_the_hints_ends_with_a_sound_tree_and_loses_nothing(
 def test_an_image_is_published_from_a_damaged_layer_after_the_hint_is_followed(
     pristine: Tree, damage: str
 ) -> None:
-    copy(pristine.folder.parent / "origin", pristine.root)
+    pristine.restore()
     path = pristine.files()["file of a layer"]
     command = WRITING["ingest-image"](pristine)
     harm(pristine, path, damages(path.read_bytes())[damage])
@@ -127,7 +122,7 @@ def test_an_image_is_published_from_a_damaged_layer_after_the_hint_is_followed(
 def test_every_file_of_the_tree_and_of_the_state_is_of_a_kind_that_is_damaged(
     pristine: Tree,
 ) -> None:
-    copy(pristine.folder.parent / "origin", pristine.root)
+    pristine.restore()
     kinds = pristine.files()
     assert sorted(kinds) == sorted(FILES)
     known = {(path.name, path.suffix) for path in kinds.values()}

@@ -19,9 +19,16 @@ from publisher.tree.record import InvalidRecord
 from publisher.verify.findings import Kind
 from publisher.verify.run import verify
 from tests.command import Result, publisher
-from tests.damaged_tree import ARCHIVE, LOCAL, SECOND, Place, Tree, follow_hints, published
-from tests.registry import OwnRegistry
-from tests.transactions.scenarios import copy, quick_directory
+from tests.damaged_tree import (
+    ARCHIVE,
+    LOCAL,
+    SECOND,
+    Place,
+    Tree,
+    follow_hints,
+    prepared_tree,
+    published,
+)
 
 RECORDS = (layout.MANIFEST_FILE, layout.CONFIG_FILE, layout.PUBLICATION_FILE)
 OTHERS = {
@@ -33,18 +40,14 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def pristine() -> Iterator[Tree]:
-    with quick_directory() as folder, OwnRegistry() as registry:
-        tree = Tree(folder / "work", registry)
-        tree.folder.mkdir()
-        tree.begin()
-        copy(tree.root, folder / "origin")
+    with prepared_tree() as tree:
         yield tree
 
 
 @pytest.fixture
 def tree(pristine: Tree) -> Tree:
     """To be damaged."""
-    copy(pristine.folder.parent / "origin", pristine.root)
+    pristine.restore()
     return pristine
 
 
