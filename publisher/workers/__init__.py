@@ -1,6 +1,7 @@
 """Layers are parsed in worker processes, which have no credentials and no network.
 
 pool.py         `Workers`: at most N worker processes at a time; passes them blobs, checks answers
+slots.py        which layers are unpacked at a time
 conversation.py the exchange with one worker that unpacks a layer
 contents.py     the contents of a layer's files are received from a worker
 fork_server.py  the process that workers are forked from, as its user sees it

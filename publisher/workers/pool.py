@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from publisher.closing import Closing
 from publisher.repository import LayerStage
 from publisher.workers.errors import WorkerFailed
 from publisher.workers.fork_server import ForkServer
+from publisher.workers.slots import Slots
 
 if (
     TYPE_CHECKING
 ):  # what reads layers is loaded with the first one: most runs of an ingest have none
     from publisher.layers.replay import PassOn, Receive, StagedContents
     from publisher.workers.job import Job, Unpacked
-
-_WAKE_SECONDS = 0.2
-"""Seconds between calls of `keep_going` while a worker process may not be started yet."""
 
 
 class Workers(Closing):
@@ -48,7 +45,7 @@ class Workers(Closing):
         self._server = ForkServer(environment or {})
         self._patience = patience
         self.count = count
-        self._free = threading.Semaphore(count)
+        self._slots = Slots(count)
 
     def start(self) -> None:
         """Begin to start what worker processes are forked from, before the first layer is there.
@@ -80,6 +77,18 @@ class Workers(Closing):
             WorkerFailed: The worker process cannot be started, or gives no valid answer.
             Exception: Those of `publisher.layers.unpack`, of `stage`, and of `chunks`.
         """
+        with self._slots.announced(job.descriptor.size) as layer:
+            slot = self._slots.taken(layer, keep_going)
+            return self._unpack(stage, chunks, job, keep_going, slot)
+
+    def _unpack(
+        self,
+        stage: LayerStage,
+        chunks: Iterable[bytes],
+        job: Job,
+        keep_going: Callable[[], None],
+        slot: AbstractContextManager[None],
+    ) -> Unpacked:
         from publisher.layers.blob import checked
         from publisher.workers.answers import parse_answer
         from publisher.workers.check import check_index
@@ -97,7 +106,7 @@ class Workers(Closing):
         # A registry takes longer to begin its answer than to send a small layer: no worker waits
         # for that.
         first = next(blob, b"")
-        with self._slot(keep_going), self._server.fork() as worker:
+        with slot, self._server.fork() as worker:
             patience = patience_for(job.descriptor.size, job.policy.limits.layer_apparent_bytes)
             conversation = Conversation(worker, what, self._patience or patience, keep_going)
             unpacking = Unpacking(conversation, job)
@@ -164,12 +173,3 @@ class Workers(Closing):
     def close(self) -> None:
         """End all processes. May be called again."""
         self._server.close()
-
-    @contextmanager
-    def _slot(self, keep_going: Callable[[], None]) -> Iterator[None]:
-        while not self._free.acquire(timeout=_WAKE_SECONDS):
-            keep_going()
-        try:
-            yield
-        finally:
-            self._free.release()
