@@ -10,6 +10,7 @@ from docs.handbook.commands import command_pages
 from docs.handbook.links import broken_links
 from docs.handbook.share import write_share
 from docs.handbook.staging import CHECKOUT, stage
+from docs.handbook.text import without_empty_addresses
 
 BUILD = CHECKOUT / "build/docs"
 SHARE = CHECKOUT / "build/share"
@@ -45,9 +46,9 @@ def build(builder: str, target: Path) -> int:
         for link in (broken := broken_links(target / "html")):
             print(link, file=sys.stderr)
         code = 1 if broken else 0
-    if builder == "man":  # Sphinx shows the address of a link, which for another page is empty
+    if builder == "man":
         for path in (target / "man").iterdir():
-            path.write_text(path.read_text().replace(" <>", ""))
+            path.write_text(without_empty_addresses(path.read_text()))
     if code == 0:
         print(f"{len(command_pages())} commands; see {target / builder}")
     return code

@@ -46,3 +46,11 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _link(page: str) -> str:
     return f"[{page}](/{page})" if (_CHECKOUT / page).exists() else escaped(f"`{page}`")
+
+
+def without_empty_addresses(page: str) -> str:
+    """Return a man page without the addresses that Sphinx shows for links to pages of the site."""
+    page = re.sub(r" (?:\\%)?<>", "", page)
+    if "<>" in page:
+        raise AssertionError("this release of Sphinx writes the addresses of links in another form")
+    return page

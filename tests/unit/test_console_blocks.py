@@ -48,6 +48,7 @@ NOT_RUN = {
         "docs/installation.md",
         "Installation",
     ): "the tutorial installs from a checkout",
+    ("docs/installation.md", "Man pages and completion"): "tests/unit/test_distribution.py",
     ("docs/installation.md", "Extras"): "installs from PyPI what the extra dev has",
     ("docs/installation.md", "As a container"): "tests/system/test_container_image.py",
     ("CONTRIBUTING.md", "Tests"): "they run the tests",

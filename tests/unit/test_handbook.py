@@ -11,7 +11,7 @@ import pytest
 
 from docs.figures import diagrams, sharing
 from docs.handbook import commands, licences, links, pages, schemas, staging, tables
-from docs.handbook.text import escaped
+from docs.handbook.text import escaped, without_empty_addresses
 from publisher.metrics.families import FAMILIES
 from tests.command import succeed
 
@@ -39,6 +39,14 @@ def test_text_of_the_program_is_not_taken_for_markup() -> None:
     )
     assert escaped("see docs/output.md.") == "see [docs/output.md](/docs/output.md)."
     assert escaped("a ` of its own") == "a \\` of its own"
+
+
+def test_man_pages_do_not_show_the_empty_addresses_of_links_between_pages() -> None:
+    text = ".B adopt \\%<>\nsee docs/output.md <>, and \\%<https://example.org>\n"
+    kept = ".B adopt\nsee docs/output.md, and \\%<https://example.org>\n"
+    assert without_empty_addresses(text) == kept
+    with pytest.raises(AssertionError):
+        without_empty_addresses("docs/output.md (<>)")
 
 
 def test_each_key_of_a_schema_is_in_its_table() -> None:
