@@ -26,13 +26,12 @@ from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
 from publisher.cli.wishlists import read_requests
 from publisher.errors import printable
-from publisher.ingest.plan import PlannedImage
+from publisher.ingest.plan import PlannedImage, unusable_image
 from publisher.ingest.plan import plan as make_plan
 from publisher.ingest.report import Status
 from publisher.log_context import event, logged_image
 from publisher.repository.settings import load_policy
 from publisher.sizes import human_size, plural
-from publisher.sources.wish_lists import list_identity
 
 _log = logging.getLogger(__name__)
 
@@ -102,20 +101,7 @@ def plan(
                 admission=admission,
                 quota=quota.run_quota(opened) if quota else None,
             )
-    planned += [
-        PlannedImage(
-            problem.subject,
-            problem.subject,
-            Status.FAILED,
-            {},
-            0,
-            problem.text,
-            list_identity(problem.file),
-            problem.line,
-            problem.column,
-        )
-        for problem in unusable
-    ]
+    planned += map(unusable_image, unusable)
     failed = [image for image in planned if image.status is Status.FAILED]
     for image in failed:
         _log_failure(image)

@@ -13,9 +13,11 @@ from publisher.ingest.wanted import Comparison, RequestedImage, compare, counted
 from publisher.ingest.work import WishWork, for_all_images
 from publisher.layers.policy import Limits
 from publisher.lazy import dataclass
+from publisher.problems import Problem
 from publisher.repository import Repository
 from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
+from publisher.sources.wish_lists import list_identity
 from publisher.tree.pins import ImagePinned
 from publisher.wishlist import Places
 from publisher.wishlist.model import Request
@@ -76,6 +78,20 @@ def plan(
     wishes = (_WishPlan(planning, request, places) for request in requests)
     results = for_all_images(wishes, sources, jobs=jobs, admission=planning.admission)
     return results.items
+
+
+def unusable_image(problem: Problem) -> PlannedImage:
+    """Return the result for a wish with an error, which an ingest does not work on."""
+    return PlannedImage(
+        problem.subject,
+        problem.subject,
+        Status.FAILED,
+        {},
+        error=problem.text,
+        wish_list=list_identity(problem.file),
+        line=problem.line,
+        column=problem.column,
+    )
 
 
 class _WishPlan(WishWork[PlannedImage]):
