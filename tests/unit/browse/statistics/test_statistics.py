@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from publisher.browse.statistics import contents as contents_module
+from publisher.browse.statistics import counted_layers
 from publisher.browse.statistics import distinct as distinct_module
 from publisher.browse.statistics.collect import collect_statistics
 from publisher.browse.statistics.usage import Directory, largest_directories
@@ -258,7 +258,7 @@ def test_contents_are_the_same_in_little_memory_and_from_the_cache(
     stored = cache.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("publisher.layers.index.LayerIndex.rows", None)
-        patch.setattr(contents_module, "merged_layers", None)
+        patch.setattr("publisher.browse.statistics.image_sizes.merged_layers", None)
         assert document(tree, "stats", "--contents")["contents"] == found
 
     for damaged in (b"", b"not a database", stored[: len(stored) // 2], stored[:-300] + b"x" * 300):
@@ -267,10 +267,10 @@ def test_contents_are_the_same_in_little_memory_and_from_the_cache(
     cache.unlink()
     cache.mkdir()
     monkeypatch.setattr(distinct_module, "_BUFFER", 8)  # the temporary file is used
-    monkeypatch.setattr(contents_module, "_IN_MEMORY", 3)
+    monkeypatch.setattr(counted_layers, "_IN_MEMORY", 3)
     assert document(tree, "stats", "--contents")["contents"] == found
-    monkeypatch.setattr(contents_module, "_LARGEST_LAYER", 3)
-    monkeypatch.setattr(contents_module, "_AT_ONCE", 2)
+    monkeypatch.setattr(counted_layers, "_LARGEST_LAYER", 3)
+    monkeypatch.setattr(counted_layers, "_AT_ONCE", 2)
     assert document(tree, "stats", "--contents")["contents"] == found
 
     cache.rmdir()
