@@ -23,6 +23,9 @@ from publisher.site.rendering import Renderer
 LOGIN, LOGOUT, ACCOUNT = "/login", "/logout", "/account"
 _RETURN = "publisher.return"
 _LONGEST_NAME = 60
+_DEEPEST = 32
+"""How many directories deep the path of a page is at most: its links repeat `../` so often."""
+
 _MOST_LINKS = 8
 
 _LINKS = (
@@ -108,7 +111,8 @@ def problem_page(context: Context, request: Request, error: PublisherError, stat
     """Return the page about an error: what failed, why, and what helps."""
     path: str = request.scope["path"].removeprefix("/")
     if isinstance(error, TooManyRequests | Unexpected):
-        return _plain_page(path.count("/"), error.what, error.why, error.hint, status)
+        depth = min(path.count("/"), _DEEPEST)
+        return _plain_page(depth, error.what, error.why, error.hint, status)
     identity = known_sender(request).identity
     access = context.access()
     begins = status == 401 or isinstance(error, LoginFailed) or _is_login(request)

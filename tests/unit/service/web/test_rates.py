@@ -102,6 +102,7 @@ def test_a_browser_receives_a_page_with_the_cure_also_if_requests_are_too_many_o
     routes = [
         GuardedRoute("/a/broken", fails, Verb.PROBE),
         GuardedRoute("/a/page", answers, Verb.LOGIN),
+        GuardedRoute("/b/{path:path}", answers, Verb.BROWSE),
     ]
     app = application(context, routes)
     html = {"Accept": "text/html"}
@@ -124,3 +125,6 @@ def test_a_browser_receives_a_page_with_the_cure_also_if_requests_are_too_many_o
     refused = request(app, "GET", "/api/v1/repositories", html)
     assert (refused.status_code, refused.json()["status"]) == (429, 429)
     assert refused.header("retry-after") == "10"
+    deep = [request(app, "GET", "/b" + "/" * depth, html) for depth in (100, 8000)]
+    assert [each.status_code for each in deep] == [429, 429]
+    assert deep[0].body == deep[1].body and len(deep[0].body) < 10_000
