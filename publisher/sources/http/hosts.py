@@ -255,7 +255,7 @@ class Hosts:
         Raises:
             ValueError: One of them is malformed.
         """
-        if not self._settings.only or _host_and_port(url) in self._named:
+        if not self._settings.only or not self._named.isdisjoint(_names_of_host(url)):
             return None
         if same_origin(url, led_by):
             return its_origin
@@ -276,11 +276,13 @@ def _named(settings: Settings) -> frozenset[str]:
     return frozenset({*map(api_host, names), *names, *(each.lower() for each in places)})
 
 
-def _host_and_port(url: str) -> str:
-    """Return host and port of an address, without the usual port, as settings have them."""
+def _names_of_host(url: str) -> tuple[str, str]:
+    """Return how settings may name the host of an address: without and with the usual port."""
     scheme, _, rest = url.partition("://")
     netloc = _NETLOC_END.split(rest, maxsplit=1)[0].lower().rpartition("@")[2]
-    return netloc.removesuffix(":443" if scheme == "https" else ":80")
+    usual = ":443" if scheme == "https" else ":80"
+    host = netloc.removesuffix(usual)
+    return host, host + usual
 
 
 def _is_ambiguous(netloc: str) -> bool:

@@ -19,6 +19,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _INSIDE = (
     ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890; earlier releases of Python call it public
     ipaddress.ip_network("168.63.129.16/32"),  # what Azure provides to its machines
+    ipaddress.ip_network("fec0::/10"),  # RFC 3879; the host of a virtual machine may have one
 )
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -13,6 +13,8 @@ from publisher.oci.document import Document
 from publisher.oci.reference import parse_reference
 from publisher.sources import SourceError
 from publisher.sources.http import networks
+from publisher.sources.http.clock import Clock
+from publisher.sources.http.hosts import Hosts
 from publisher.sources.http.networks import Network, leads_to, network_of
 from publisher.sources.settings import Proxies, RegistrySettings, Settings
 from tests.registry import OwnRegistry, Reply
@@ -46,6 +48,7 @@ LOOPBACK, LINK_LOCAL = Network.LOOPBACK, Network.LINK_LOCAL
         ("64:ff9b::a00:1", PRIVATE),
         ("2002:a00:1::", PRIVATE),
         ("::7f00:1", PRIVATE),
+        ("fec0::2", PRIVATE),
         ("224.0.0.1", PRIVATE),
         ("255.255.255.255", PRIVATE),
         ("127.0.0.1", LOOPBACK),
@@ -146,6 +149,30 @@ def test_a_redirect_is_followed_to_the_network_of_the_registry_and_outwards(
             assert follow(registry, settings) == layer.blob
         own = {registry.host: RegistrySettings(mirror=f"http://{target.host}/none")}
         assert follow(registry, only(registry, registries=own)) == layer.blob
+
+
+@pytest.mark.parametrize(
+    ("url", "is_named"),
+    [
+        ("https://storage.test/x", True),
+        ("https://storage.test:443/x", True),
+        ("https://storage.test:5000/x", False),
+        ("http://storage.test/x", False),
+        ("http://mirror.test:80/x", True),
+        ("http://mirror.test/x", True),
+        ("https://mirror.test/x", False),
+        ("https://plain.test:443/x", True),
+        ("http://plain.test/x", True),
+        ("https://[fd00::1]/x", True),
+    ],
+)
+def test_a_host_is_named_also_with_the_usual_port(url: str, is_named: bool) -> None:
+    settings = Settings(
+        {"registry.test": RegistrySettings(mirror="http://mirror.test:80/images")},
+        only=frozenset({"storage.test:443", "plain.test", "[fd00::1]:443"}),
+    )
+    origin = Hosts(settings, Clock()).origin(url, "https://registry.test/v2/")
+    assert (origin is None) is is_named
 
 
 @pytest.mark.usefixtures("far")
