@@ -255,7 +255,7 @@ class _UnalignedWriter:
 
     def _pass_on(self) -> None:
         end = len(self._held) - (self._written + len(self._held) + 1) % BLOCK
-        if not end:
+        if end <= 0:
             return
         with memoryview(self._held) as held:
             piece = bytes(held[:end])

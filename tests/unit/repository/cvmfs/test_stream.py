@@ -176,6 +176,12 @@ def test_links_may_refer_to_sent_and_to_published_files() -> None:
     assert [m.linkname for m in sent.members()] == ["", "f", "there", "a"]
 
 
+def test_a_stream_without_entries_is_one_write_of_the_end() -> None:
+    sent = Sent()
+    sent.stream.end()
+    assert sent.written == [END]
+
+
 def test_no_write_before_the_last_ends_between_two_members() -> None:
     sent = Sent()
     for number in range(400):
