@@ -5,9 +5,10 @@ pandas, R, C++ libraries, Node, Java; several versions of some) from the package
 and npm, pushes them to a registry on this machine, publishes them, and measures. An interrupted run
 goes on where it was: each measurement is a JSON file in the folder, with its commit and machine.
 
-Needs root, and the disk of --space. What needs the network is in --prepare, which takes an hour or
-more: the images, their SIF files, and the engines of Debian's development release. The measurements
-themselves are for a machine that does nothing else; those whose times count come first.
+Needs root, and the disk of --space. What needs the network is in --prepare, which takes one to
+two hours: the images, their SIF files, and the engines of Debian's development release. The
+measurements themselves are for a machine that does nothing else; those whose times count come
+first.
 """
 
 from __future__ import annotations

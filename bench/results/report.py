@@ -20,6 +20,8 @@ from bench.results import plots
 from bench.results.complexity import CEILINGS
 from bench.results.plots import Axis
 from bench.results.state import ROOT, SPACE, State
+from bench.results.summary import scatter, summary
+from bench.results.texts import size_text
 
 PAGE = ROOT / "docs/results.md"
 FIGURES = ROOT / "docs/figures"
@@ -65,6 +67,8 @@ def report(documents: Results) -> tuple[str, Figures]:
         absent | values,
         space_limit=SPACE,
         run=_run(documents),
+        summary=summary(results),
+        scatter=scatter(results),
     )
     return page.rstrip("\n") + "\n", figures
 
@@ -86,7 +90,7 @@ def _run(documents: Results) -> dict[str, Any]:
         "commits": sorted({how["commit"] for how in hows.values()}),
         "first_load": in_order[0][1]["load"][0] if in_order else 0,
         "most_load": max(loads, default=0),
-        "seconds": f"{sum(how['seconds'] for how in hows.values()):,}",
+        "minutes": f"{sum(how['seconds'] for how in hows.values()) / 60:.0f}",
         "table": _table(("measurement", "commit", "ended", "load", "took"), rows),
     }
 
@@ -94,14 +98,6 @@ def _run(documents: Results) -> dict[str, Any]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
-def _size(number: float) -> str:
-    if not number:
-        return "0"
-    if number >= 10**9:
-        return f"{number / 1e9:.2f} GB"
-    return f"{number / 1e6:,.1f} MB" if number >= 10**6 else f"{number / 1e3:,.1f} kB"
 
 
 def _times(part: float, whole: float) -> str:
@@ -117,8 +113,8 @@ def _images(results: Results, figures: Figures) -> dict[str, Any]:
             published["name"],
             published["parent"] or "-",
             published["layers"],
-            _size(space["compressed"]),
-            _size(space["flatBytes"]),
+            size_text(space["compressed"]),
+            size_text(space["flatBytes"]),
             f"{space['flatFiles']:,}",
             f"{published['wall']:.1f}",
         )
@@ -165,7 +161,7 @@ def _space(results: Results, figures: Figures) -> dict[str, Any]:
     )
     table = _table(
         ("form", "bytes", "of unpacked images"),
-        [(name, _size(size), _times(size, total["flatBytes"])) for name, size in forms.items()],
+        [(name, size_text(size), _times(size, total["flatBytes"])) for name, size in forms.items()],
     )
     flat_disk = tree["disk"] - tree["diskWithoutFlat"]
     users: dict[int, list[int]] = {}
@@ -173,19 +169,33 @@ def _space(results: Results, figures: Figures) -> dict[str, Any]:
         users.setdefault(layer["images"], []).append(layer["bytes"])
     shared = _table(
         ("images that use a layer", "layers", "bytes"),
-        [(count, len(sizes), _size(sum(sizes))) for count, sizes in sorted(users.items())],
+        [(count, len(sizes), size_text(sum(sizes))) for count, sizes in sorted(users.items())],
     )
     return {
         "forms": table,
-        "provided": _size(total["flatBytes"]),
-        "stored": _size(stored),
+        "provided": size_text(total["flatBytes"]),
+        "stored": size_text(stored),
+        "count": len(images),
+        "than_single": _more_or_less(
+            stored, {"SIF files": total.get("sif", 0), "squashfs files": total["squashfs"]}
+        ),
         "factor": f"{total['flatBytes'] / stored:.1f}",
-        "disk": _size(tree["disk"]),
-        "flat_disk": _size(flat_disk),
+        "disk": size_text(tree["disk"]),
+        "flat_disk": size_text(flat_disk),
         "repeated": f"{1 - space['contentBytes'] / stored:.0%}",
         "shared": shared,
         "versions": _versions(images),
     }
+
+
+def _more_or_less(stored: float, single: Mapping[str, float]) -> str:
+    """Return how the tree compares with other forms: "7% more than squashfs files"."""
+    parts = [
+        f"{abs(stored / size - 1):.0%} {'more' if stored > size else 'less'} than {name}"
+        for name, size in single.items()
+        if size
+    ]
+    return " and ".join(parts)
 
 
 def _versions(images: Sequence[Mapping[str, Any]]) -> str:
@@ -200,7 +210,7 @@ def _versions(images: Sequence[Mapping[str, Any]]) -> str:
         count = len(later)
 
         def mean(key: str, later: Sequence[Mapping[str, Any]] = later, count: int = count) -> str:
-            return _size(sum(each[key] for each in later) / count)
+            return size_text(sum(each[key] for each in later) / count)
 
         rows.append(
             (
@@ -224,17 +234,24 @@ def _shares(results: Results, figures: Figures) -> dict[str, Any]:
         rows.append((each, image, each["bytes"] / image["flatBytes"]))
     ordered = sorted(share for _, _, share in rows)
     opened = sum(each["bytes"] for each, _, _ in rows)
+    most = max((each for each, _, _ in rows), key=lambda each: each["files"])
     total = sum(image["flatBytes"] for _, image, _ in rows)
     table = _table(
         ("image", "files opened", "of", "bytes of these", "of", "share"),
         [
             (each["name"], f"{each['files']:,}", f"{image['flatFiles']:,}",
-             _size(each["bytes"]), _size(image["flatBytes"]), f"{share:.1%}")
+             size_text(each["bytes"]), size_text(image["flatBytes"]), f"{share:.1%}")
             for each, image, share in rows
         ],
     )  # fmt: skip
     return {
         "table": table,
+        "most_files": {
+            "name": most["name"],
+            "files": f"{most['files']:,}",
+            "seconds": f"{most['files'] / 1000:.1f}",
+        },
+        "gcc": next((each["files"] for each, _, _ in rows if each["name"] == "gcc:14"), "few"),
         "median": f"{ordered[len(ordered) // 2]:.1%}",
         "all": f"{opened / total:.1%}",
     }
@@ -268,7 +285,7 @@ def _start(measured: Mapping[str, Any] | None) -> Sequence[str]:
     if not measured:
         return ("failed", *["-"] * 4)
     seconds = (f"{measured[key]:.2f}" for key in ("cold", "coldMost", "warm"))
-    return (*seconds, *(_size(measured[key]) for key in ("read", "fetched")))
+    return (*seconds, *(size_text(measured[key]) for key in ("read", "fetched")))
 
 
 def _rounds(number: int) -> str:
@@ -353,7 +370,7 @@ def _costs(results: Results, figures: Figures) -> dict[str, Any]:
         "images": costs["images"],
         "rounds": _rounds(costs["rounds"]),
         "cpu": f"{cpu:,.0f}",
-        "new": _size(new),
+        "new": size_text(new),
         "rate": f"{new / cpu / 1e6:.1f}",
         "wall": f"{sum(each['wall'] for each in published):,.0f}",
         "memory": f"{max(each['memory'] for each in published) / 1e6:.0f}",

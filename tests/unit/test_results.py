@@ -12,6 +12,7 @@ from bench.results import plots
 from bench.results.complexity import CEILINGS
 from bench.results.plots import Axis
 from bench.results.report import FIGURES, MEASURED, PAGE, report
+from bench.results.summary import SIF, TREE, WAYS, scatter, summary
 from tests.schemas import ROOT
 
 
@@ -23,6 +24,32 @@ def test_the_page_and_its_figures_are_those_of_the_measurements() -> None:
         assert text == (FIGURES / name).read_text(), name
         assert "prefers-color-scheme: dark" in text
         ElementTree.fromstring(text)
+
+
+def test_the_summary_is_computed_from_what_is_measured() -> None:
+    images = [
+        {"name": name, "flatBytes": 10_000_000, "squashfs": 3_000_000} for name in ("a:1", "b:1")
+    ]
+    layers = [{"bytes": 8_000_000, "compressed": 2_000_000}]
+    starts = {
+        "a:1": {way: {"cold": 6.0, "coldMost": 9.0, "warm": 1.0} for way in WAYS}
+        | {TREE: {"cold": 0.5, "coldMost": 0.5, "warm": 0.1}}
+        | {SIF: {"cold": 1.0, "coldMost": 1.0, "warm": 1.0}}
+    }
+    results = {
+        "space": {"images": images, "layers": layers},
+        "shares": [{"name": "a:1", "bytes": 500_000}, {"name": "b:1", "bytes": 600_000}],
+        "starts": {"starts": starts},
+    }
+    space, start, read = (" ".join(each.split()) for each in summary(results))
+    assert "2 images in 40% of what" in space and "8.0 MB of 20.0 MB" in space
+    assert space.endswith("squashfs files take 75%, the layers in a registry take 25%.")
+    assert "0.50 to 0.50 s" in start and "2.0 to 2.0 times" in start and "12 to 12 times" in start
+    assert "5.0% to 6.0%" in read and "not more than the 7 %" in read
+    assert scatter(results) == "1.5"
+    del starts["a:1"]["pull and run, Docker"]
+    assert len(summary(results)) == 2
+    assert (summary({}), scatter({})) == ([], "1.0")
 
 
 def test_the_ceilings_on_the_page_are_those_of_the_lint_step() -> None:
