@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tests.components import program, require, require_mounts, run
 
@@ -99,3 +102,17 @@ def file_system(kind: str, folder: Path) -> Iterator[Path]:
         if subprocess.run(["umount", point], capture_output=True).returncode != 0:
             run("umount", "--lazy", point)  # a process of the test still has it open
         assert not os.path.ismount(point)
+
+
+@contextmanager
+def full_temporary_files(folder: Path) -> Iterator[None]:
+    """Let Python's temporary files be on a disk of this process that has 64 kB only."""
+    require_mounts()
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", str(folder))
+            yield
+    finally:
+        run("umount", folder)

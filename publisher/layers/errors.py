@@ -9,6 +9,13 @@ class LayerError(PublisherError):
     """A layer is malformed, or has entries that cannot be unpacked safely."""
 
 
+TEMPORARY_SPACE = (
+    "free space for temporary files: beside the layer in the repository or spool, or "
+    "with --workers 0 in SQLITE_TMPDIR, TMPDIR or /var/tmp"
+)
+"""What to do if a layer's temporary files cannot be written."""
+
+
 class NoTemporarySpace(LayerError):
     """The disk has no space for the temporary list of a layer's entries. The layer is valid."""
 

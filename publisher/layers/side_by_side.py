@@ -10,13 +10,14 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import field
 from typing import BinaryIO, cast
 
 import zstandard
 
 from publisher.entry import Entry, EntryType, sort_key
+from publisher.layers.errors import NoTemporarySpace
 from publisher.layers.index import LayerIndex
 from publisher.layers.index_lines import decode_entry, encode_entry, path_key
 from publisher.lazy import dataclass
@@ -122,12 +123,12 @@ class _Runs:
         self._file: BinaryIO | None = None
 
     def write(self, items: Iterable[Item]) -> Callable[[], Iterator[Item]]:
-        """Append a run; return a function that reads it."""
-        if self._file is None:
-            import tempfile  # long to load; few images have so many layers
+        """Append a run; return a function that reads it.
 
-            self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - see close
-        file = self._file
+        Raises:
+            NoTemporarySpace: The temporary file cannot be made or written.
+        """
+        file = self._file = self._file or _new_file()
         start = file.seek(0, 2)
         compressor = zstandard.ZstdCompressor(compression_params=_RUN_PARAMETERS).compressobj()
         held: list[str] = []
@@ -145,12 +146,34 @@ class _Runs:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of what could not be written, which is not needed any more
+                self._file.close()
+
+
+def _new_file() -> BinaryIO:
+    import tempfile  # long to load; few images have so many layers
+
+    try:
+        return cast(BinaryIO, tempfile.TemporaryFile())
+    except OSError as error:
+        raise _no_space(error) from error
 
 
 def _append(file: BinaryIO, data: bytes) -> None:
-    file.seek(0, 2)  # reading items from other runs of the file moves its position
-    file.write(data)
+    try:
+        file.seek(0, 2)  # reading items from other runs of the file moves its position
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        raise _no_space(error) from error
+
+
+def _no_space(error: OSError) -> NoTemporarySpace:
+    return NoTemporarySpace(
+        "cannot read the layers of an image together",
+        why=f"a temporary file cannot be written: {error.strerror or error}",
+        hint="free space for temporary files, or set TMPDIR to a directory with more",
+    )
 
 
 def _read_run(file: BinaryIO, at: int) -> Iterator[Item]:

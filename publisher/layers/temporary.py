@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from publisher.layers.errors import LayerError, NoTemporarySpace
+from publisher.layers.errors import TEMPORARY_SPACE, LayerError, NoTemporarySpace
 
 _SETTINGS = """
 PRAGMA journal_mode = OFF;
@@ -42,8 +42,7 @@ def temporary_databases(what: str) -> Iterator[None]:
         raise NoTemporarySpace(
             what,
             why=f"the list of its entries cannot be stored: {error}",
-            hint="free space for temporary files: beside the layer in the repository or spool, or "
-            "with --workers 0 in SQLITE_TMPDIR, TMPDIR or /var/tmp",
+            hint=TEMPORARY_SPACE,
         ) from error
     except sqlite3.DatabaseError as error:
         raise LayerError(what, why=f"the list of its entries is damaged: {error}") from error

@@ -25,6 +25,10 @@ _BYTES_PER_SECOND = 10**6
 _APPARENT_BYTES_PER_SECOND = 250 * 10**6
 """The slowest that a worker takes a blob, and the slowest that it hashes holes of sparse files."""
 
+_WITHOUT_MEMORY = (
+    "free memory or lower --workers, if the kernel's log (dmesg) names it as out of memory"
+)
+
 
 class Conversation:
     """Waits for one worker.
@@ -148,7 +152,8 @@ def patience_for(blob_size: int, apparent_size: int) -> float:
 def ended(what: str, status: int | None) -> WorkerEnded:
     """Return the error for a worker that ended without an answer."""
     if status is None:
-        return WorkerEnded(what, status=None, why="its worker process has ended with its server")
+        why = "its worker process has ended with its server"
+        return WorkerEnded(what, status=None, why=why, hint=_WITHOUT_MEMORY)
     if status >= 0:
         return WorkerEnded(what, status=status, why=f"its worker process ended with {status}")
     try:
@@ -156,9 +161,7 @@ def ended(what: str, status: int | None) -> WorkerEnded:
     except ValueError:
         name = f"signal {-status}"
     if -status == signal.SIGKILL:
-        hint = (
-            "free memory or lower --workers, if the kernel's log (dmesg) names it as out of memory"
-        )
+        hint = _WITHOUT_MEMORY
     else:
         hint = "report the image: a library crashed in it; the other images are not affected"
     return WorkerEnded(

@@ -30,8 +30,12 @@ TOLERATED = ("setxattr", "removexattr")
 SHARES = {"directory": share(0.1), "cvmfs": share(0.02, complete=0.04)}
 """The part of all operations that fail. On CVMFS, whose server is slow, a part is enough."""
 
+GROUP = "a moved tag and a new image together"
 GROUP_SHARE = share(0.02, complete=0.03)
 """The same for images that are committed together, which need three times the operations."""
+
+SERVED_SHARE = share(0.1, complete=0.5)
+"""The part of the operations of CVMFS's server, and of those beside workers, in such a commit."""
 
 PARTS = 2
 """The tests that share them, so that they run on several processors."""
@@ -41,38 +45,45 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
 
 @pytest.mark.timeout(1200)  # on a busy machine
 @pytest.mark.parametrize(
-    ("kind", "part", "name"),
+    ("kind", "part", "name", "workers"),
     [
-        *((kind, part, "moved tag") for kind in KINDS for part in range(PARTS)),
-        ("directory", 0, "a moved tag and a new image together"),
+        *((kind, part, "moved tag", 0) for kind in KINDS for part in range(PARTS)),
+        *((kind, 0, GROUP, 0) for kind in KINDS),
+        ("cvmfs", 0, GROUP, 2),
     ],
 )
 def test_a_failing_operation_leaves_the_tree_before_or_after_the_commit(
     kind: str,
     part: int,
     name: str,
+    workers: int,
     folder: Path,
     commands: FaultyCommands,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     began = time.monotonic()
     [scenario] = [each for each in SCENARIOS if each.name == name]
-    stage = Stage(folder / f"failing-{kind}-{part}-{len(name)}", kind)
+    place = f"{kind}-{part}-{len(name)}-{workers}"
+    stage = Stage(folder / f"failing-{place}", kind, workers)
     stage.begin()
     scenario.prepare(stage, commands)
     command, root = scenario.command(stage), stage.repository
-    origin = folder / f"origin-{kind}-{part}-{len(name)}"
+    origin = folder / f"origin-{place}"
     whole = stage.published.whole
     copy(whole, origin)
     before = state_of(root)
-    operations = stage.succeed(commands, command).operations
+    ended = stage.succeed(commands, command)
+    operations = range(1, ended.operations + 1)
     stage.succeed(commands, stage.verify())
     after = state_of(root)  # sound, and so is each tree below that is equal to it
     # Each operation fails with one error once, and with another from then on.
-    if name == "moved tag":
-        times = sample(range(1, operations + 1), SHARES[kind])[part::PARTS]
+    if workers:
+        times = sample(ended.attended, SERVED_SHARE)
+    elif name == GROUP:
+        served = sample(ended.served, SERVED_SHARE) if ended.served else []
+        times = sorted({*sample(operations, GROUP_SHARE), *served})
     else:
-        times = sample(range(1, operations + 1), GROUP_SHARE)
+        times = sample(operations, SHARES[kind])[part::PARTS]
     failures = 0
     settled: set[bytes] = set()
     for at in times:
@@ -85,6 +96,7 @@ def test_a_failing_operation_leaves_the_tree_before_or_after_the_commit(
             assert "Traceback" not in ended.output, f"{what}: {ended.output}"
             assert ended.code in (0, 1, 3), f"{what}: {ended.output}"
             assert_readers_are_served(root)
+            assert commands.left() == [] or not workers, what
             if ended.failed in TOLERATED:
                 continue
             if ended.code == 0:
@@ -102,7 +114,7 @@ def test_a_failing_operation_leaves_the_tree_before_or_after_the_commit(
     assert before != after
     with capsys.disabled():
         seconds = time.monotonic() - began
-        print(f"\n{kind} {part}: {failures} failures in {seconds:.0f} s, seed {SEED}")
+        print(f"\n{name}, {place}: {failures} failures in {seconds:.0f} s, seed {SEED}")
 
 
 @pytest.mark.system

@@ -50,12 +50,12 @@ what a kill there would leave.
 """
 
 WITH_WORKERS = (
-    *((kind, "two new images") for kind in KINDS),
+    ("directory", "two new images"),
     *((kind, "a moved tag and a new image together") for kind in KINDS),
     ("directory", "refetch"),
 )
-"""Layers of one image after the other; of two images at once, which are committed together; and
-after the processes of `verify --deep`."""
+"""Two layers after each other; two images at once, which are committed together, on CVMFS with a
+worker that reads the contents again; and a layer after the processes of `verify --deep`."""
 
 RANDOM_KILLS = int(os.environ.get("PUBLISHER_RANDOM_KILLS", "25" if COMPLETE else "8"))
 """How many random kills to add; docs/transactions.md has the result of 10,000."""

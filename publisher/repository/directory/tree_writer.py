@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
 from publisher.closing import Closing
 from publisher.entry import Content, Entry, EntryType
+from publisher.layers.errors import TEMPORARY_SPACE, NoTemporarySpace
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at
 from publisher.repository.directory.hard_links import HardLinks
 from publisher.repository.directory.nodes import NodeMaker, storable_time
@@ -74,7 +76,8 @@ class TreeWriter(Closing):
         """Close everything. May be called again."""
         self._directories.close()
         self._hard_links.close()
-        self._times.close()
+        with suppress(OSError):  # of what could not be written, which is not needed any more
+            self._times.close()
 
     def _make(self, parent: int, name: str, entry: Entry, content: Content) -> None:
         if entry.type is EntryType.FILE:
@@ -103,7 +106,13 @@ class TreeWriter(Closing):
                 self._maker.describe(descriptor, entry)
                 if entry.opaque:
                     self._maker.make_opaque(descriptor)
-        self._times.write(b"%d %b\0" % (storable_time(entry.mtime_ns), os.fsencode(path)))
+        self._record_time(b"%d %b\0" % (storable_time(entry.mtime_ns), os.fsencode(path)))
+
+    def _record_time(self, record: bytes) -> None:
+        try:
+            self._times.write(record)
+        except OSError as error:
+            raise _no_space_for_times(error) from error
 
     def _replace_by_directory(self, parent: int, name: str, entry: Entry) -> None:
         try:
@@ -115,10 +124,22 @@ class TreeWriter(Closing):
         self._maker.redescribe_directory(descriptor, entry)
 
     def _recorded_times(self) -> Iterator[tuple[str, int]]:
-        self._times.seek(0)
+        try:
+            self._times.seek(0)  # writes what is held
+        except OSError as error:
+            raise _no_space_for_times(error) from error
         rest = b""
         while data := self._times.read(65536):
             *records, rest = (rest + data).split(b"\0")
             for record in records:
                 mtime_ns, _, path = record.partition(b" ")
                 yield os.fsdecode(path), int(mtime_ns)
+
+
+def _no_space_for_times(error: OSError) -> NoTemporarySpace:
+    """Return the error for a temporary file, which is on another disk than the tree."""
+    return NoTemporarySpace(
+        "cannot unpack a layer",
+        why=f"the times of its directories cannot be stored: {error.strerror}",
+        hint=TEMPORARY_SPACE,
+    )

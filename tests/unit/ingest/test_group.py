@@ -194,6 +194,30 @@ def test_a_group_beside_another_publisher_of_the_same_images(
     assert_sound(place)
 
 
+def test_a_run_that_is_interrupted_when_a_group_is_ready_publishes_it_and_nothing_else(
+    place: AnyRepository, tmp_path: Path
+) -> None:
+    layouts, tags = tmp_path / "layouts", [f"i{number}" for number in range(6)]
+    for number, tag in enumerate(tags):
+        write_layout(small(number), layouts, tag)
+    requests = [Request(wish_for(f"oci:{layouts}:{tag}", name=tag)) for tag in tags]
+    stop = threading.Event()  # which the first SIGINT or SIGTERM sets
+    repository = place.open()
+    with Sources() as sources, gathered_commits(3, stop.set):
+        report = ingest(requests, repository, sources, jobs=3, stop=stop)
+    repository.close()
+    assert report.interrupted
+    assert [each.status for each in report.outcomes] == [Status.PUBLISHED] * 3
+    assert publications(place) == [{each.name for each in report.outcomes}]
+    assert not list((place.state / "sessions").iterdir())
+    if place.machine:
+        assert b"transaction" not in place.machine.server("list").stdout
+    assert_sound(place)
+    report = run(place, layouts, tags, together=3)
+    statuses = Counter(each.status for each in report.outcomes)
+    assert statuses == {Status.UNCHANGED: 3, Status.PUBLISHED: 3}
+
+
 @pytest.mark.parametrize("moment", ["opened", "streaming", "read", "applied"])
 def test_a_server_that_is_killed_in_the_commit_of_a_group_costs_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -15,12 +17,13 @@ from hypothesis import strategies as st
 
 from publisher.entry import Entry, EntryType, Fixup, sort_key
 from publisher.layers import side_by_side
-from publisher.layers.errors import LayerError
+from publisher.layers.errors import LayerError, NoTemporarySpace
 from publisher.layers.fixups import fixups, image_fixups
 from publisher.layers.index import IndexHeader, LayerIndex, write_index
 from publisher.layers.index_lines import encode_entry
 from publisher.layers.merge import merge
 from publisher.layers.side_by_side import FAN_IN, by_path
+from tests.file_systems import full_temporary_files
 
 T = EntryType
 DIGEST = "sha256:" + "0" * 64
@@ -159,3 +162,14 @@ def test_runs_in_a_temporary_file_change_nothing(stack: list[list[Entry]], fan_i
         patch.setattr(side_by_side, "FAN_IN", fan_in)
         assert list(by_path(stack)) == expected
         assert list(by_path(files.indexes())) == expected
+
+
+def test_a_full_disk_of_temporary_files_is_named_as_such(tmp_path: Path) -> None:
+    entries = [
+        [Entry(f"{number}-{os.urandom(40).hex()}", T.FIFO) for _ in range(200)]
+        for number in range(FAN_IN + 1)
+    ]
+    indexes = [sorted(each, key=lambda entry: sort_key(entry.path)) for each in entries]
+    with full_temporary_files(tmp_path / "full"):
+        with pytest.raises(NoTemporarySpace, match=r"temporary file.*No space left.*TMPDIR"):
+            list(by_path(indexes))

@@ -28,6 +28,7 @@ from publisher.workers.check import check_index
 from publisher.workers.errors import WorkerEnded, WorkerFailed, WorkerNotStarted
 from publisher.workers.pool import Workers
 from tests.components import program, require_root
+from tests.cvmfs import is_running
 from tests.layer_builder import (
     character_device,
     directory,
@@ -423,6 +424,28 @@ def test_a_server_that_is_killed_is_started_again(workers: Workers, stages: Stag
         with pytest.MonkeyPatch.context() as patch, Workers(1) as unable:
             patch.setattr(fork_server, "COMMAND", ("/bin/false",))
             unpack(unable, stages.make(), SMALL)
+    assert descriptors() == before
+
+
+def test_workers_end_with_their_server_and_the_next_one_gets_a_new_one(
+    workers: Workers, stages: Stages
+) -> None:
+    unpack(workers, stages.make(), SMALL)
+    pids: list[int] = []
+
+    def chunks() -> Any:
+        yield SMALL.blob[:20]
+        server = server_pid(workers)
+        pids.extend(children(server))
+        os.kill(server, signal.SIGKILL)
+        yield SMALL.blob[20:]
+
+    before = descriptors()
+    with pytest.raises(WorkerEnded, match=r"ended with its server.*lower --workers"):
+        workers.unpack(stages.make(), chunks(), job(SMALL))
+    assert len(pids) == 1
+    wait_until(lambda: not is_running(pids[0]))
+    assert unpack(workers, stages.make(), SMALL).summary.files == 1
     assert descriptors() == before
 
 

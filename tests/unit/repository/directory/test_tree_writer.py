@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from publisher.entry import Entry, EntryType
+from publisher.layers.errors import NoTemporarySpace
 from publisher.repository.descriptors import Directories, remove_at
+from publisher.repository.directory import tree_writer
 from publisher.repository.directory.tree_writer import TreeWriter
 from tests.confined import confined
-from tests.file_systems import LinkLimit
+from tests.file_systems import LinkLimit, full_temporary_files
 from tests.trees import assert_same_tree, describe_tree
 
 FILE, DIRECTORY, SYMLINK = EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK
@@ -255,3 +257,18 @@ def test_a_confined_process_writes_the_same_tree(tmp_path: Path) -> None:
     (tmp_path / "staging").mkdir()
     assert confined(lambda _: write(Path("tree")), tmp_path / "staging") == ""
     assert_same_tree(tmp_path / "staging/tree", tmp_path / "unconfined", directory_times=True)
+
+
+@pytest.mark.parametrize("directories", [10, 20_000])
+def test_a_full_disk_of_temporary_files_is_not_taken_for_that_of_the_tree(
+    directories: int, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noticed when a record is written, or at the end."""
+    monkeypatch.setattr(tree_writer, "_TIMES_IN_MEMORY", 1)
+    with full_temporary_files(tmp_path / "full"):
+        (tmp_path / "full/other").write_bytes(bytes(2**15 if directories > 10 else 2**16))
+        with pytest.raises(NoTemporarySpace, match=r"times of its directories.*TMPDIR"):
+            with TreeWriter(tree) as writer:
+                for number in range(directories):
+                    writer.add(Entry(f"directory-{number}", DIRECTORY))
+                writer.finish()
