@@ -114,14 +114,19 @@ class Output:
         with self._lock:
             self._values[:0] = values
 
-    def end(self) -> None:
-        """Add the number of lines that were not kept, if any."""
+    def end(self, failure: str = "") -> None:
+        """Add the number of lines that were not kept, if any, and why the job failed, if it did.
+
+        There is always space for these.
+        """
         self.end_command()
         with self._lock:
             if self._dropped:
                 text = f"{self._dropped} further lines of the output were not kept"
                 self._values.append(made_event(self._command, "notice", "warning", text))
                 self._dropped = 0
+            if failure:
+                self._values.append(made_event(self._command, "job-failed", "error", failure))
 
 
 def made_event(command: str, name: str, level: str, text: str) -> Value:

@@ -118,9 +118,7 @@ class JobRunner:
         failure = error or (f"the command ended with exit code {code}" if code else "")
         if watch.to_end and not error:
             failure = ""  # it was cancelled
-        output.end()
-        if failure:
-            output.add(made_event(str(request.kind), "job-failed", "error", failure))
+        output.end(failure)
         while not watch.write():
             self._pause()
         ended = watch.to_end

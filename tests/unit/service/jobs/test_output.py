@@ -58,6 +58,19 @@ def test_of_too_many_lines_errors_and_the_end_are_kept_and_the_others_counted() 
     assert len(read(line("image-done", "error") * 1000, allowed=0)) == 101
 
 
+def test_why_a_job_failed_comes_last_also_after_too_many_lines_and_errors() -> None:
+    output = Output("ingest", 3)
+    output.read(io.BytesIO(line("image-done", "error") * 1000))
+    output.end("no disk")
+    *_, dropped, failed = output.take(1000)
+    assert dropped["message"] == "897 further lines of the output were not kept"
+    assert (failed["event"], failed["level"], failed["message"]) == (
+        "job-failed",
+        "error",
+        "no disk",
+    )
+
+
 def test_of_gigabytes_only_the_lines_that_may_be_kept_are_parsed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
