@@ -6,18 +6,13 @@ import click
 
 from publisher.browse.statistics.collect import Problem
 from publisher.browse.statistics.usage import ImageUsage, Usage, disk_usage
+from publisher.browse.statistics.values import problem_value, share_value
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option
 from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import print_json
 from publisher.cli.repositories import open_repository
-from publisher.cli.stats import (
-    SHARE_COLUMNS,
-    problem_value,
-    report_problems,
-    share_cells,
-    share_value,
-)
+from publisher.cli.stats import SHARE_COLUMNS, report_problems, share_cells
 from publisher.cli.tables import Table, print_tables
 from publisher.sizes import human_size
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +16,7 @@ from publisher.browse.statistics.collect import (
 )
 from publisher.browse.statistics.shares import Share
 from publisher.browse.statistics.totals import Sizes
+from publisher.browse.statistics.values import share_value, statistics_value
 from publisher.cli.bars import Bar
 from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
@@ -25,7 +25,6 @@ from publisher.cli.rendering import message, print_as_it_is, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.tables import Table, print_tables
 from publisher.errors import printable
-from publisher.layers.catalogs import DEFAULT_LIMIT
 from publisher.repository import Repository
 from publisher.sizes import human_size, plural
 
@@ -85,7 +84,7 @@ def stats(contents: bool, top: int, output: str, table: str, repository: str | N
     opened = open_repository(repository)
     found = collect_statistics(opened, _reader(opened) if contents else None)
     if output == "json":
-        print_json("stats/1", _value(found))
+        print_json("stats/1", statistics_value(found))
     elif output == "csv":
         _print_csv(*_csv_table(found, table))
     else:
@@ -271,102 +270,18 @@ def share_cells(share: Share) -> tuple[str, ...]:
     )
 
 
-# JSON and CSV
-
-
-def share_value(share: Share) -> dict[str, object]:
-    """Return the fields of a result document about what images use."""
-    return {
-        "manifests": share.manifests,
-        "layers": share.layers,
-        "exclusiveLayers": share.exclusive_layers,
-        "unknownLayers": share.unknown,
-        "entries": share.entries,
-        "files": share.files,
-        "bytes": share.stored,
-        "sharedBytes": share.shared,
-        "exclusiveBytes": share.exclusive,
-        "exclusiveSquashfsBytes": share.single_files,
-        "freedBytes": share.freed,
-    }
-
-
 def _problem_line(problem: Problem) -> str:
     """Return the error, with the name if the error does not contain it."""
     name, text = printable(problem.name), str(problem.error)
     return text if name in text else f"{name}: {text}"
 
 
-def problem_value(problem: Problem) -> dict[str, str]:
-    """Return the fields of a result document about what was not counted."""
-    return {"name": printable(problem.name), "problem": str(problem.error)}
-
-
-def _value(found: Statistics) -> dict[str, object]:
-    sums = found.totals
-    return {
-        "totals": {
-            "names": sums.names,
-            "images": sums.images,
-            "retired": sums.retired,
-            "layers": sums.layers,
-            "unknownLayers": sums.unknown,
-            "entries": sums.entries,
-            "files": sums.files,
-            "bytes": sums.stored,
-            "squashfsBytes": sums.single_files,
-            "bytesWithoutSharing": sums.separate,
-            "retiredBytes": sums.retired_only,
-        },
-        "layersByUsers": [
-            {"images": e.images, "layers": e.layers, "bytes": e.stored} for e in found.users
-        ],
-        "layersByEntries": _sizes_values(found.entries),
-        "catalogLimit": DEFAULT_LIMIT,
-        "contents": _contents_value(found.contents) if found.contents else None,
-        "growth": [
-            {
-                "month": e.month,
-                "published": e.published,
-                "removed": e.removed,
-                "images": e.images,
-                "bytes": e.stored,
-            }
-            for e in found.growth
-        ],
-        "images": _named_values(found.images),
-        "owners": _named_values(found.owners),
-        "wishLists": _named_values(found.lists),
-        "problems": [problem_value(problem) for problem in found.problems],
-    }
-
-
-def _named_values(named: Sequence[Named]) -> list[dict[str, object]]:
-    return [{"name": each.name} | share_value(each.share) for each in named]
-
-
-def _sizes_values(sizes: Sequence[Sizes]) -> list[dict[str, object]]:
-    return [{"most": e.most, "count": e.trees, "entries": e.entries} for e in sizes]
-
-
-def _contents_value(contents: Contents) -> dict[str, object]:
-    return {
-        "files": contents.files,
-        "fileBytes": contents.file_bytes,
-        "contents": contents.contents,
-        "contentBytes": contents.content_bytes,
-        "flatImages": contents.flat_images,
-        "flatEntries": contents.flat_entries,
-        "flatBytes": contents.flat_bytes,
-        "catalogsByEntries": _sizes_values(contents.catalogs),
-        "catalogsOverLimit": contents.over,
-        "largestCatalogs": [asdict(each) for each in contents.largest],
-    }
+# CSV
 
 
 def _csv_table(found: Statistics, table: str) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
     """Return the columns and rows of one table; the keys are those of the JSON document."""
-    value = _value(found)
+    value = statistics_value(found)
     contents = value["contents"]
     key = {
         "lists": "wishLists",
