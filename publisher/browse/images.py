@@ -121,7 +121,15 @@ def show_image(
     """
     image = load_image(repository, find_name(repository, text))
     if image.manifest is None:
-        return ImageDetails(image, "", (), None, b"", "", ())
+        return ImageDetails(
+            image=image,
+            flat_path="",
+            layers=(),
+            config=None,
+            config_data=b"",
+            config_problem="",
+            scheduled=(),
+        )
     data, config, problem = b"", None, ""
     try:
         data = repository.read(layout.config_file(image.name)) or b""
@@ -140,15 +148,17 @@ def show_image(
     )
     schedule, _ = read_schedule_and_pins(repository, unreadable)
     return ImageDetails(
-        image,
-        layout.flat_image(image.manifest.image_id),
-        layers,
-        config,
-        data,
-        problem,
-        tuple(entry for entry in schedule.entries if entry.name == image.name),
-        layout.squashfs_file(image.manifest.image_id) if _has(image, "squashfs") else "",
-        layout.sbom_files(image.name) if _has(image, "sbom") else (),
+        image=image,
+        flat_path=layout.flat_image(image.manifest.image_id),
+        layers=layers,
+        config=config,
+        config_data=data,
+        config_problem=problem,
+        scheduled=tuple(entry for entry in schedule.entries if entry.name == image.name),
+        squashfs_path=layout.squashfs_file(image.manifest.image_id)
+        if _has(image, "squashfs")
+        else "",
+        sbom_paths=layout.sbom_files(image.name) if _has(image, "sbom") else (),
     )
 
 

@@ -50,14 +50,14 @@ def ingest_events(report: IngestReport, requests: Iterable[Request]) -> Iterator
 
 def _of(kind: Kind, outcome: Outcome, owner: str, text: str = "") -> Event:
     return Event(
-        kind,
-        outcome.name,
-        text,
-        outcome.reference,
-        outcome.digest,
-        owner,
-        outcome.wish_list,
-        outcome.line,
+        kind=kind,
+        subject=outcome.name,
+        text=text,
+        reference=outcome.reference,
+        digest=outcome.digest,
+        owner=owner,
+        wish_list=outcome.wish_list,
+        line=outcome.line,
     )
 
 
@@ -70,14 +70,15 @@ def prune_events(url: str | None, report: PruneReport) -> Iterator[Event]:
     for entry in report.scheduled:
         publication = publications[entry.name]
         lists = sorted(publication.wish_lists) if publication else []
+        until = format_time(entry.not_before)
         yield Event(
-            Kind.WITHDRAWN,
-            entry.name,
-            f"no wish list requests it; it may be removed from {format_time(entry.not_before)}",
-            entry.reference,
-            entry.manifest_digest,
-            publication.owner if publication else "",
-            lists[0] if lists else "",
+            kind=Kind.WITHDRAWN,
+            subject=entry.name,
+            text=f"no wish list requests it; it may be removed from {until}",
+            reference=entry.reference,
+            digest=entry.manifest_digest,
+            owner=publication.owner if publication else "",
+            wish_list=lists[0] if lists else "",
         )
 
 

@@ -189,18 +189,19 @@ def ingest(
             )
             for each in lists:
                 run.begin(each.repository)  # so that each later error is recorded
+            requests = [request for each in lists for request in each.requests]
             options = IngestOptions(
-                jobs,
-                workers,
-                wait,
-                verify_publish,
-                not (quiet or no_progress),
-                source_settings,
-                admission_for(policy, prefix, [r for each in lists for r in each.requests]),
-                quota,
-                retry_failed,
-                selection,
-                group,
+                jobs=jobs,
+                workers=workers,
+                wait=wait,
+                verify_publish=verify_publish,
+                progress=not (quiet or no_progress),
+                sources=source_settings,
+                admission=admission_for(policy, prefix, requests),
+                quota=quota,
+                retry_failed=retry_failed,
+                selection=selection,
+                group=group,
             )
             with run.alone((each.repository, each.identity) for each in lists):
                 parts = _publish_lists(run, lists, unreadable, options)

@@ -85,14 +85,14 @@ def ingest_image(
     with RecordedRun("ingest-image") as run:
         requests = [Request(wish_for(reference, platforms=platforms, name=name), identity)]
         options = IngestOptions(
-            jobs,
-            workers,
-            wait,
-            verify_publish,
-            not (quiet or no_progress),
-            source_settings,
-            admission_for(None, prefix, requests),
-            QuotaOptions.of(project, quota_images, quota_bytes, quota_lists, (identity,)),
+            jobs=jobs,
+            workers=workers,
+            wait=wait,
+            verify_publish=verify_publish,
+            progress=not (quiet or no_progress),
+            sources=source_settings,
+            admission=admission_for(None, prefix, requests),
+            quota=QuotaOptions.of(project, quota_images, quota_bytes, quota_lists, (identity,)),
             retry_failed=True,
         )
         report = publish(requests, repository, options, run.state(repository))

@@ -212,15 +212,15 @@ class RecordedRun:
         result = self._results.get(url) or Result({})
         text = "" if error is None else " ".join(str(error).split()) or type(error).__name__
         return RunRecord(
-            self._started,
-            datetime.now(UTC),
-            self._command,
-            self._lists if result.lists is None else result.lists,
-            self.exit_code,
-            {name: count for name, count in result.counts.items() if count},
-            result.bytes_fetched,
-            result.seconds,
-            text,
+            started=self._started,
+            ended=datetime.now(UTC),
+            command=self._command,
+            lists=self._lists if result.lists is None else result.lists,
+            exit_code=self.exit_code,
+            counts={name: count for name, count in result.counts.items() if count},
+            bytes_fetched=result.bytes_fetched,
+            seconds=result.seconds,
+            error=text,
         )
 
     def _write_metrics(self, url: str | None, state: State | None) -> None:

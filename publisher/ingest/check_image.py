@@ -108,14 +108,14 @@ class ImageCheck:
         findings = overlap + (self._notes(image) if self.overlaps is not None else [])
         _check_thin_name(wish, image.reference, digest)
         return CheckedImage(
-            image.name,
-            str(image.reference),
-            image.request.wish_list,
-            wish.line,
-            wish.column,
-            digest,
-            tuple(str(platform) for platform in wish.platforms),
-            layers,
+            name=image.name,
+            reference=str(image.reference),
+            wish_list=image.request.wish_list,
+            line=wish.line,
+            column=wish.column,
+            digest=digest,
+            platforms=tuple(str(platform) for platform in wish.platforms),
+            layers=layers,
             new_layers=new,
             seconds=time.monotonic() - began,
             created=images[0].config.created,

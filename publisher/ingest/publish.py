@@ -70,16 +70,16 @@ def publish(
         stored = podman_store.describe(repository, list(zip(images_of, intended, strict=True)))
         directories = frozenset(podman_store.prepare(repository, transaction, stored))
         prepared = PreparedImage(
-            transaction,
-            items,
-            purpose,
-            now,
-            images,
-            layers,
-            intended,
-            stored,
-            directories,
-            bills or {},
+            transaction=transaction,
+            items=items,
+            purpose=purpose,
+            now=now,
+            images=images,
+            layers=layers,
+            intended=intended,
+            stored=stored,
+            directories=directories,
+            bills=bills or {},
         )
         return (commits or Commits(repository)).commit(prepared)
 

@@ -133,35 +133,37 @@ class _ConfigReader:
         if not all(map(is_digest, diff_ids)):
             self._refuse("rootfs.diff_ids", "a list of digests")
         return ImageConfig(
-            Platform(
+            platform=Platform(
                 self._text(value, "", "os"),
                 self._text(value, "", "architecture"),
                 self._text(value, "", "variant"),
             ),
-            diff_ids,
-            self._container(self._object(value, "", "config")),
-            self._time(value, "", "created"),
-            self._text(value, "", "author"),
-            self._text(value, "", "os.version"),
-            self._texts(value, "", "os.features"),
-            self._history(),
-            tuple(self._notes),
+            diff_ids=diff_ids,
+            container=self._container(self._object(value, "", "config")),
+            created=self._time(value, "", "created"),
+            author=self._text(value, "", "author"),
+            os_version=self._text(value, "", "os.version"),
+            os_features=self._texts(value, "", "os.features"),
+            history=self._history(),
+            notes=tuple(self._notes),
         )
 
     def _container(self, value: Mapping[str, object]) -> ContainerConfig:
         where = "config."
         self._boolean(value, where, "ArgsEscaped")
         return ContainerConfig(
-            self._texts(value, where, "Env"),
-            self._words(value, "Entrypoint"),
-            self._words(value, "Cmd"),
-            self._text(value, where, "User"),
-            self._text(value, where, "WorkingDir") or "/",
-            self._mapping(value, "Labels", self._as_text, "an object of strings"),
-            tuple(self._mapping(value, "ExposedPorts", self._as_empty, "an object of objects")),
-            tuple(self._mapping(value, "Volumes", self._as_empty, "an object of objects")),
-            self._text(value, where, "StopSignal"),
-            self._health_check(value),
+            variables=self._texts(value, where, "Env"),
+            entrypoint=self._words(value, "Entrypoint"),
+            command=self._words(value, "Cmd"),
+            user=self._text(value, where, "User"),
+            directory=self._text(value, where, "WorkingDir") or "/",
+            labels=self._mapping(value, "Labels", self._as_text, "an object of strings"),
+            ports=tuple(
+                self._mapping(value, "ExposedPorts", self._as_empty, "an object of objects")
+            ),
+            volumes=tuple(self._mapping(value, "Volumes", self._as_empty, "an object of objects")),
+            stop_signal=self._text(value, where, "StopSignal"),
+            health_check=self._health_check(value),
         )
 
     def _health_check(self, value: Mapping[str, object]) -> HealthCheck | None:

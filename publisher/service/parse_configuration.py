@@ -145,17 +145,17 @@ def _configuration(
     if state is None or database is None:
         return None
     return ServiceConfiguration(
-        problems.name,
-        state,
-        database,
-        repositories,
-        listen,
-        limits,
-        history,
-        environment,
-        access,
-        hooks,
-        harbor,
+        name=problems.name,
+        state=state,
+        database=database,
+        repositories=repositories,
+        listen=listen,
+        limits=limits,
+        history=history,
+        environment=environment,
+        access=access,
+        hooks=hooks,
+        harbor=harbor,
     )
 
 
@@ -170,14 +170,14 @@ def _access(
     reader = LoginReader(problems, read_file)
     url = reader.url(found.get("url"))
     return Access(
-        parse_anonymous(found.get("access"), problems),
-        parse_tokens(found.get("tokens"), problems, known_projects),
-        projects,
-        parse_members(found.get("administrators"), problems),
-        url,
-        reader.login(found.get("login"), url),
-        reader.job_tokens(found.get("job-tokens"), known_projects),
-        reader.proxy(found.get("proxy"), url),
+        anonymous=parse_anonymous(found.get("access"), problems),
+        tokens=parse_tokens(found.get("tokens"), problems, known_projects),
+        projects=projects,
+        administrators=parse_members(found.get("administrators"), problems),
+        url=url,
+        login=reader.login(found.get("login"), url),
+        job_tokens=reader.job_tokens(found.get("job-tokens"), known_projects),
+        proxy=reader.proxy(found.get("proxy"), url),
     )
 
 

@@ -106,7 +106,16 @@ class RepositoryReader:
         jobs = self._parallel(found.get("jobs"), url)
         if url is None:
             return None
-        return RepositoryConfiguration(name, url, lists, schedules, arguments, site, projects, jobs)
+        return RepositoryConfiguration(
+            name=name,
+            url=url,
+            lists=lists,
+            schedules=schedules,
+            arguments=arguments,
+            site=site,
+            projects=projects,
+            jobs=jobs,
+        )
 
     def _parallel(self, node: yaml.Node | None, url: str | None) -> int | None:
         """Return how many ingests of a repository run at the same time; None if not stated."""

@@ -332,14 +332,14 @@ def _image_layers(
         size = survey.sizes.get(layer.digest)
         layers.append(
             ImageLayer(
-                layer.digest,
-                addresses.layer_page(layer.digest),
-                layer.size,
-                size.stored if size else None,
-                size.entries if size else None,
-                sharing(len(survey.users[layer.digest])),
-                survey.is_exclusive(layer.digest),
-                step,
+                digest=layer.digest,
+                page=addresses.layer_page(layer.digest),
+                compressed=layer.size,
+                size=size.stored if size else None,
+                entries=size.entries if size else None,
+                sharing=sharing(len(survey.users[layer.digest])),
+                exclusive=survey.is_exclusive(layer.digest),
+                made_by=step,
             )
         )
     return tuple(layers)

@@ -98,12 +98,12 @@ def layer_page(survey: Survey, digest: str) -> LayerPage:
     names = sorted(name for image_id in users for name in survey.names.get(image_id, ()))
     size = survey.sizes.get(digest)
     return LayerPage(
-        digest,
-        f"{survey.mount}/{layout.layer_tree(digest)}",
-        survey.compressed[digest],
-        size.stored if size else None,
-        size.entries if size else None,
-        tuple(Link(name, addresses.image_page(name)) for name in names[:_NAMES]),
-        max(0, len(names) - _NAMES),
-        sum(image_id not in survey.names for image_id in users),
+        digest=digest,
+        path=f"{survey.mount}/{layout.layer_tree(digest)}",
+        compressed=survey.compressed[digest],
+        size=size.stored if size else None,
+        entries=size.entries if size else None,
+        images=tuple(Link(name, addresses.image_page(name)) for name in names[:_NAMES]),
+        more=max(0, len(names) - _NAMES),
+        kept=sum(image_id not in survey.names for image_id in users),
     )

@@ -269,14 +269,14 @@ def _bars(survey: Survey) -> tuple[Bar, ...]:
     labelled = labels([each.month for each in periods], step)
     return tuple(
         Bar(
-            each.month,
-            each.stored,
-            each.images,
-            each.published,
-            each.removed,
-            round(at * step + 2, 1),
-            round(step - 4, 1),
-            each.month if at in labelled else "",
+            month=each.month,
+            stored=each.stored,
+            images=each.images,
+            published=each.published,
+            removed=each.removed,
+            x=round(at * step + 2, 1),
+            width=round(step - 4, 1),
+            label=each.month if at in labelled else "",
         )
         for at, each in enumerate(periods)
     )

@@ -157,20 +157,20 @@ def survey_repository(
     )
     history = _history(repository, unreadable)
     return Survey(
-        str(repository.url),
-        _mount(repository, unreadable),
-        {name: images[name] for name in sorted(images)},
-        wishes,
-        remembered.is_known,
-        remembered.last_run,
-        schedule.entries,
-        {(pin.name, pin.manifest_digest): pin for pin in pins.pins if pin.holds(now)},
-        {digest: frozenset(users[digest]) for digest in sorted(users)},
-        _names_by_image(images),
-        compressed,
-        holdings,
-        _past_changes(history, images),
-        growth(holdings, history),
+        url=str(repository.url),
+        mount=_mount(repository, unreadable),
+        images={name: images[name] for name in sorted(images)},
+        wishes=wishes,
+        has_state=remembered.is_known,
+        last_run=remembered.last_run,
+        scheduled=schedule.entries,
+        pins={(pin.name, pin.manifest_digest): pin for pin in pins.pins if pin.holds(now)},
+        users={digest: frozenset(users[digest]) for digest in sorted(users)},
+        names=_names_by_image(images),
+        compressed=compressed,
+        holdings=holdings,
+        changes=_past_changes(history, images),
+        growth=growth(holdings, history),
     )
 
 

@@ -228,16 +228,16 @@ class Store:
 def _snapshot(row: tuple[Any, ...]) -> Snapshot:
     number, name, parent, kind, created, updated, labels, layer, size, inodes = row
     return Snapshot(
-        number,
-        name,
-        parent,
-        Kind(kind),
-        created,
-        updated,
-        json.loads(labels),
-        layer,
-        size,
-        inodes,
+        id=number,
+        name=name,
+        parent=parent,
+        kind=Kind(kind),
+        created=created,
+        updated=updated,
+        labels=json.loads(labels),
+        layer=layer,
+        size=size,
+        inodes=inodes,
     )
 
 

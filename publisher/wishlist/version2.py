@@ -142,19 +142,19 @@ class _Reader:
             self._warn_of_name(fields["name"], reference)
         line, column = place(node)
         return Wish(
-            reference,
-            tags or pattern,
-            exclude,
-            common.platforms,
-            common.outputs,
-            common.grace,
-            texts.get("name"),
-            texts.get("owner") or "",
-            texts.get("note") or "",
-            expires,
-            self.thin if "thin" in common.outputs else None,
-            line,
-            column,
+            image=reference,
+            tags=tags or pattern,
+            exclude=exclude,
+            platforms=common.platforms,
+            outputs=common.outputs,
+            grace=common.grace,
+            name=texts.get("name"),
+            owner=texts.get("owner") or "",
+            note=texts.get("note") or "",
+            expires=expires,
+            thin=self.thin if "thin" in common.outputs else None,
+            line=line,
+            column=column,
         )
 
     def _common(self, fields: Mapping[str, yaml.Node], defaults: _Defaults) -> _Defaults:

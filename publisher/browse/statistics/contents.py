@@ -126,16 +126,16 @@ def read_contents(
         known.keep_only(layers.keys(), image_sizes.keys)
         contents, content_bytes = distinct.count()
     return Contents(
-        layers.files,
-        layers.file_bytes,
-        contents,
-        content_bytes,
-        images,
-        entries,
-        size,
-        catalogs.by_size(),
-        catalogs.largest(),
-        limit,
+        files=layers.files,
+        file_bytes=layers.file_bytes,
+        contents=contents,
+        content_bytes=content_bytes,
+        flat_images=images,
+        flat_entries=entries,
+        flat_bytes=size,
+        catalogs=catalogs.by_size(),
+        largest=catalogs.largest(),
+        limit=limit,
     )
 
 

@@ -261,16 +261,18 @@ class CvmfsTransaction:
         kind = self._tree.published_kind
         gateway = self._execution.configuration.is_gateway
         return Changes(
-            tuple(self._layers.values()),
-            tuple(self._trees.values()),
-            dict(self._files),
-            dict(self._links),
-            tuple(self._removals),
-            tuple(dict.fromkeys(self._cleared)),
-            tuple(path for path in top_directories(shards=gateway) if kind(path) is None)
+            layers=tuple(self._layers.values()),
+            trees=tuple(self._trees.values()),
+            files=dict(self._files),
+            links=dict(self._links),
+            removals=tuple(self._removals),
+            cleared=tuple(dict.fromkeys(self._cleared)),
+            directories=tuple(
+                path for path in top_directories(shards=gateway) if kind(path) is None
+            )
             if self._layers or self._trees or self._files or self._large
             else (),
-            dict(self._large),
+            large=dict(self._large),
         )
 
     def _check_under_lease(self) -> None:

@@ -46,14 +46,14 @@ def tree_layers(
         has_tar_split = repository.has_tar_split(descriptor.digest)
         layers.append(
             StoreLayer(
-                layer_id,
-                layers[-1].id if layers else "",
-                layout.layer_tree(descriptor.digest),
-                config.diff_ids[number],
-                headers[number].archive_size,
-                descriptor.digest,
-                descriptor.size,
-                layout.layer_tar_split(descriptor.digest) if has_tar_split else "",
+                id=layer_id,
+                parent=layers[-1].id if layers else "",
+                tree=layout.layer_tree(descriptor.digest),
+                diff_id=config.diff_ids[number],
+                diff_size=headers[number].archive_size,
+                compressed_digest=descriptor.digest,
+                compressed_size=descriptor.size,
+                tar_split=layout.layer_tar_split(descriptor.digest) if has_tar_split else "",
             )
         )
     return layers

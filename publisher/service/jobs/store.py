@@ -266,26 +266,26 @@ def work_of(request: JobRequest) -> str:
 def _job(row: Any) -> Job:
     """Return the job of a row."""
     request = JobRequest(
-        JobKind(row["kind"]),
-        row["repository"],
-        row["subject"],
-        tuple(json.loads(row["arguments"])),
-        row["requested_by"],
-        row["reason"],
-        row["requested_from"],
-        row["project"],
+        kind=JobKind(row["kind"]),
+        repository=row["repository"],
+        subject=row["subject"],
+        arguments=tuple(json.loads(row["arguments"])),
+        requested_by=row["requested_by"],
+        reason=row["reason"],
+        requested_from=row["requested_from"],
+        project=row["project"],
     )
     return Job(
-        row["id"],
-        request,
-        JobState(row["state"]),
-        _time(row["created"]),
-        None if row["started"] is None else _time(row["started"]),
-        None if row["ended"] is None else _time(row["ended"]),
-        row["host"],
-        row["exit_code"],
-        row["error"],
-        row["attempt"],
+        id=row["id"],
+        request=request,
+        state=JobState(row["state"]),
+        created=_time(row["created"]),
+        started=None if row["started"] is None else _time(row["started"]),
+        ended=None if row["ended"] is None else _time(row["ended"]),
+        host=row["host"],
+        exit_code=row["exit_code"],
+        error=row["error"],
+        attempt=row["attempt"],
     )
 
 

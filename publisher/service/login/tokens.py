@@ -195,15 +195,15 @@ class Tokens:
 
 def _token(row: Any) -> StoredToken:
     return StoredToken(
-        row["id"],
-        row["name"],
-        tuple(json.loads(row["projects"])),
-        frozenset(Verb(each) for each in json.loads(row["allows"])),
-        _time(row["created"]),
-        row["created_by"],
-        _time(row["expires"]),
-        None if row["used"] is None else _time(row["used"]),
-        _person_of(row["person"]) if row["person"] else None,
+        id=row["id"],
+        name=row["name"],
+        projects=tuple(json.loads(row["projects"])),
+        allows=frozenset(Verb(each) for each in json.loads(row["allows"])),
+        created=_time(row["created"]),
+        created_by=row["created_by"],
+        expires=_time(row["expires"]),
+        used=None if row["used"] is None else _time(row["used"]),
+        person=_person_of(row["person"]) if row["person"] else None,
     )
 
 

@@ -232,20 +232,20 @@ def _wrong(why: str) -> BadRequest:
 def _row(job: Job) -> JobRow:
     request = job.request
     return JobRow(
-        job.id,
-        str(request.kind),
-        request.repository,
-        request.subject,
-        str(job.state),
-        request.requested_by,
-        request.reason,
-        format_time(job.created),
-        format_time(job.started) if job.started else "",
-        format_time(job.ended) if job.ended else "",
-        job.host,
-        job.exit_code,
-        job.error,
-        job.attempt,
+        id=job.id,
+        kind=str(request.kind),
+        repository=request.repository,
+        subject=request.subject,
+        state=str(job.state),
+        requested_by=request.requested_by,
+        reason=request.reason,
+        created=format_time(job.created),
+        started=format_time(job.started) if job.started else "",
+        ended=format_time(job.ended) if job.ended else "",
+        host=job.host,
+        exit_code=job.exit_code,
+        error=job.error,
+        attempt=job.attempt,
     )
 
 
