@@ -1,7 +1,8 @@
-"""Two images with one layer in one run: they share sound layers, and no failures."""
+"""Two images with one layer in one run share it if it is sound, and no failures; the order."""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,3 +158,15 @@ def test_of_many_images_no_layer_is_fetched_twice_and_none_waits_for_a_base_it_d
         fetched = [request.path for request in registry.seen("GET", "/blobs/")]
         assert len(fetched) == len(set(fetched)) == 4 + 13 + 13  # bases, own layers, configs
         assert sum(outcome.layers_fetched for outcome in report.outcomes) == 4 + 13
+
+
+def test_the_largest_layer_is_fetched_first(ingest_all: IngestAll) -> None:
+    sizes = (100, 30_000, 10, 3_000)
+    layers = [layer(file(f"f{size}", random.Random(size).randbytes(size))) for size in sizes]
+    with OwnRegistry() as registry:
+        registry.add("team/x", "1", image(*layers))
+        report = ingest_all(f"{registry.url}/team/x:1", jobs=1)
+        asked = [each.path.rpartition("/")[2] for each in registry.requests if each.method == "GET"]
+    assert statuses(report) == ["published"], report.outcomes
+    largest_first = [layers[number].digest for number in (1, 3, 0, 2)]
+    assert [digest for digest in asked if digest in largest_first] == largest_first
