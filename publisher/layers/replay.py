@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
+from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -319,9 +320,10 @@ class _Files:
         entry = decode_entry(line)
         if entry.type is not EntryType.FILE:
             raise _changed(entry.path)
-        if isinstance(content, tuple):
-            for _ in _checked(content, entry):
-                pass
+        if isinstance(content, tuple) and len(content) == 1 and not isinstance(content[0], Hole):
+            data = content[0]  # the fast path for small files: no generator
+            if len(data) != entry.size or sha256(data).hexdigest() != entry.sha256:
+                raise _changed(entry.path)
             return entry, content
         return entry, _checked(content, entry)
 

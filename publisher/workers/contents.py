@@ -29,6 +29,7 @@ DATA_BYTES = 64 * 1024
 """The size of each part of data, unless a hole or the end of the file follows."""
 
 _BUFFER_BYTES = 256 * 1024
+_PARTS = {part.value: part for part in Part}
 
 
 @contextmanager
@@ -94,22 +95,24 @@ class Contents:
         return True
 
     def _whole(self) -> tuple[memoryview, ...] | None:
-        """Return the content of a file if all of it has arrived, and the next file after it.
+        """Return the content of a small file that another file follows, without a copy.
 
-        This is the fast path for small files: without a generator, and without a copy.
+        This is the fast path. None if it is not such a file: nothing was taken then.
         """
-        at, header = self._at, PART.size
-        if self._end - at < header:
-            return None
-        kind, size = PART.unpack_from(self._buffer, at)
+        header = PART.size
+        self._fill(header)
+        kind, size = PART.unpack_from(self._buffer, self._at)
         if kind == Part.FILE:
             return ()
-        after = at + header + size
-        if kind != Part.DATA or not size or after >= self._end or self._buffer[after] != Part.FILE:
+        if kind != Part.DATA or not 0 < size <= DATA_BYTES:
+            return None
+        self._fill(2 * header + size)
+        at = self._at + header
+        if self._buffer[at + size] != Part.FILE:
             return None
         self._parts_left -= 1
-        self._at = after
-        return (self._buffer[at + header : after],)
+        self._at = at + size
+        return (self._buffer[at : at + size],)
 
     def _pieces(self) -> Iterator[memoryview | Hole]:
         """Yield the content of a file, and hold the part that follows."""
@@ -131,12 +134,13 @@ class Contents:
         self._fill(PART.size)
         kind, number = PART.unpack_from(self._buffer, self._at)
         self._at += PART.size
-        if kind not in tuple(Part) or (kind == Part.ANSWER and number > MOST_BYTES):
+        part = _PARTS.get(kind)
+        if part is None or (part is Part.ANSWER and number > MOST_BYTES):
             raise self._failed("it sent something else than contents")
-        if kind == Part.ANSWER:  # also within a file, after an error
+        if part is Part.ANSWER:  # also within a file, after an error
             message = b"".join(bytes(piece) for piece in self._data(number))
             parse_end(message, self._conversation.what)
-        return Part(kind), number
+        return part, number
 
     def _data(self, count: int) -> Iterator[memoryview]:
         """Yield the next `count` bytes; a piece is valid until the next one is requested."""
