@@ -13,6 +13,7 @@ from publisher.ingest.report import Status
 from publisher.ingest.wanted import Item, has_content
 from publisher.layers.fixups import image_fixups
 from publisher.layers.index import IndexHeader, LayerIndex
+from publisher.layers.index_lines import decode_to_link
 from publisher.layers.policy import Limits
 from publisher.oci.image import PlatformImage
 from publisher.repository import Repository, Transaction
@@ -125,7 +126,8 @@ def _link_flat_image(
     repository: Repository, transaction: Transaction, image: PlatformImage
 ) -> Mapping[str, int]:
     digests = [layer.digest for layer in image.manifest.layers]
-    with flat_plan(repository, digests, image.config, image.document.digest) as plan:
+    what = image.document.digest
+    with flat_plan(repository, digests, image.config, what, decode_to_link) as plan:
         return transaction.link(layout.flat_image(image.manifest.image_id), plan, digests)
 
 

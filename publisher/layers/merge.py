@@ -11,16 +11,19 @@ hidden there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field, replace
 
 from publisher.entry import Entry, EntryType, Merged
+from publisher.layers.index_lines import decode_entry
 from publisher.layers.links import Links, as_file, lower_links
 from publisher.layers.side_by_side import Group, by_path
 from publisher.lazy import dataclass
 
 
-def merge(indexes: Sequence[Iterable[Entry]]) -> Iterator[Merged]:
+def merge(
+    indexes: Sequence[Iterable[Entry]], decode: Callable[[str], Entry] = decode_entry
+) -> Iterator[Merged]:
     """Merge the layers with these `indexes`, from bottom to top, into a flat image.
 
     Memory does not grow with the number of entries or layers, but with the number of files that
@@ -29,6 +32,7 @@ def merge(indexes: Sequence[Iterable[Entry]]) -> Iterator[Merged]:
     Args:
         indexes: Each sorted component-wise. They are read twice if one has hard links to files of
             lower layers.
+        decode: Decodes a line of an index.
 
     Returns:
         The entries of the flat image, sorted component-wise, parents before children.
@@ -37,7 +41,7 @@ def merge(indexes: Sequence[Iterable[Entry]]) -> Iterator[Merged]:
         LayerError: An index is damaged, or a hard link's target is in no layer. It is raised while
             the result is iterated.
     """
-    return _merge(indexes, lower_links(indexes))
+    return _merge(indexes, lower_links(indexes), decode)
 
 
 @dataclass(slots=True)
@@ -62,7 +66,9 @@ class _HardLinks:
         return Merged(entry, file.layer, file.source)
 
 
-def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]:
+def _merge(
+    indexes: Sequence[Iterable[Entry]], links: Links, decode: Callable[[str], Entry]
+) -> Iterator[Merged]:
     hard_links = _HardLinks(frozenset((link.layer, link.source) for link in links.values()))
     nothing = len(indexes)
     # For each directory above the current path: its sort key as a prefix, and the lowest layer that
@@ -70,7 +76,7 @@ def _merge(indexes: Sequence[Iterable[Entry]], links: Links) -> Iterator[Merged]
     # opaque, or a higher layer has another entry there. If the lowest is `nothing`, all layers are
     # hidden: the path is not a directory in the flat image.
     above: list[tuple[bytes, int]] = [(b"", 0)]
-    for key, group in by_path(indexes):
+    for key, group in by_path(indexes, decode=decode):
         while not key.startswith(above[-1][0]):
             above.pop()
         lowest = above[-1][1]

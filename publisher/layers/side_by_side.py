@@ -37,11 +37,13 @@ Group = list[tuple[int, Entry]]
 
 
 def by_path(
-    indexes: Sequence[Iterable[Entry]], last: bytes | None = None
+    indexes: Sequence[Iterable[Entry]],
+    last: bytes | None = None,
+    decode: Callable[[str], Entry] = decode_entry,
 ) -> Iterator[tuple[bytes, Group]]:
     """Yield the sort key of each path in any of the indexes, with the entries at that path.
 
-    If `last` is given, stop after that key and read little more.
+    If `last` is given, stop after that key and read little more. `decode` decodes a line.
     """
     group: Group = []
     current: bytes | None = None
@@ -54,7 +56,7 @@ def by_path(
                 if last is not None and key > last:
                     return
                 current, group = key, []
-            entry = decode_entry(encoded) if isinstance(encoded, str) else encoded
+            entry = decode(encoded) if isinstance(encoded, str) else encoded
             group.append((number, entry))
         if group:
             assert current is not None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from publisher.entry import EntryType, Generated, Merged
+from publisher.entry import Entry, EntryType, Generated, Merged
 from publisher.errors import DigestMismatch, InvalidManifest
 from publisher.layers.index import IndexHeader, LayerIndex, read_header
+from publisher.layers.index_lines import decode_entry
 from publisher.layers.merge import merge
 from publisher.oci.config import ContainerConfig, ImageConfig
 from publisher.oci.descriptor import Descriptor
@@ -19,7 +20,11 @@ from publisher.runtimes.flat_files import insert, runtime_files
 
 @contextmanager
 def flat_plan(
-    repository: Repository, layers: Sequence[str], config: ImageConfig | None, what: str
+    repository: Repository,
+    layers: Sequence[str],
+    config: ImageConfig | None,
+    what: str,
+    decode: Callable[[str], Entry] = decode_entry,
 ) -> Iterator[Iterator[Merged | Generated]]:
     """Open the plan of the flat image of `layers`, with the files for runtimes.
 
@@ -29,6 +34,7 @@ def flat_plan(
         config: The image's config. If it is None (other tools do not store it), files for runtimes
             are omitted, and the layers are not compared with its diff IDs.
         what: Names the image in errors.
+        decode: Decodes a line of an index.
 
     Raises:
         DigestMismatch: A layer has another diff ID than in the config. It was published for another
@@ -42,7 +48,7 @@ def flat_plan(
     generated = runtime_files(config.container) if config is not None else []
     if any(index.header.policy.get("writable") == "drop" for index in indexes):
         generated = [_not_writable(each) for each in generated]
-    yield insert(merge(indexes), generated)
+    yield insert(merge(indexes, decode), generated)
 
 
 def generated_paths(repository: Repository, layers: Sequence[str]) -> Set[str]:

@@ -6,6 +6,7 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from publisher.entry import Entry, EntryType, sort_key
 from publisher.layers import index as index_module
 from publisher.layers.errors import LayerError
 from publisher.layers.index import IndexHeader, LayerIndex, read_header, read_index, write_index
-from publisher.layers.index_lines import decode_entry, encode_entry, path_key
+from publisher.layers.index_lines import decode_entry, decode_to_link, encode_entry, path_key
 from tests.engine import Unpack, unpack_layer
 from tests.layer_builder import (
     character_device,
@@ -99,6 +100,23 @@ def test_entries_are_read_back(entry: Entry) -> None:
     assert "\n" not in line
     assert line.isascii()
     assert decode_entry(line) == entry
+
+
+def check_what_a_link_needs(entry: Entry) -> None:
+    line = encode_entry(entry)
+    read, full = decode_to_link(line), decode_entry(line)
+    if full.type is EntryType.FILE and full.links == 1:
+        read = replace(full, path=read.path, type=read.type, links=read.links)
+    assert read == full
+
+
+@given(any_entry())
+def test_what_a_link_needs_of_an_entry_is_read_back(entry: Entry) -> None:
+    check_what_a_link_needs(entry)
+    for path in ("", "a", "a/b", ".a", "a/.b", "\u00e9", 'a"b', '","type":"f"'):
+        for kind in (EntryType.FILE, EntryType.SYMLINK, EntryType.DIRECTORY):
+            for links in (1, 2):
+                check_what_a_link_needs(Entry(path, kind, links=links))
 
 
 @given(st.lists(any_entry(), max_size=30))
@@ -335,6 +353,8 @@ def test_a_file_that_is_not_an_index_is_refused(content: bytes) -> None:
 def test_an_entry_outside_of_the_tree_is_refused(path: str) -> None:
     with pytest.raises(LayerError, match="leads out of the tree"):
         decode_entry(encode_entry(Entry(path, EntryType.FILE)))
+    with pytest.raises(LayerError):
+        decode_to_link(f'{{"path":"{path}","type":"f"}}')
     with pytest.raises(LayerError, match="leads out of the tree"):
         decode_entry(encode_entry(Entry("h", EntryType.HARDLINK, target=path)))
     assert decode_entry(encode_entry(Entry("s", EntryType.SYMLINK, target=path))).target == path
