@@ -1,8 +1,13 @@
-"""Moments as the program writes them: UTC, to the second."""
+"""Moments: the present one, and all of them as the program writes them: UTC, to the second."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+
+
+def utc_now() -> datetime:
+    """Return the present moment, in UTC."""
+    return datetime.now(UTC)
 
 
 def format_time(moment: datetime) -> str:

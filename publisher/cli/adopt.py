@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 import click
 
@@ -15,6 +14,7 @@ from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
 from publisher.errors import printable
 from publisher.sizes import plural
+from publisher.times import utc_now
 from publisher.verify.adopt import AdoptionStatus, adopt
 
 
@@ -47,7 +47,7 @@ def adopt_command(
     opened = open_repository(repository, writable=not dry_run, wait=wait)
     try:
         with open_sources(source_settings) as sources:
-            report = adopt(opened, sources, lambda: datetime.now(UTC), dry_run=dry_run)
+            report = adopt(opened, sources, utc_now, dry_run=dry_run)
     finally:
         opened.close()
     kept = [image for image in report.images if image.status is AdoptionStatus.KEPT]

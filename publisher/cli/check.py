@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 
 import click
 
@@ -33,6 +32,7 @@ from publisher.ingest.check_image import Target
 from publisher.ingest.findings import Level
 from publisher.repository.settings import load_policy
 from publisher.sources.revisions import EarlierList, earlier_list
+from publisher.times import utc_now
 
 FORMS: Mapping[str, Callable[[Report], str]] = {
     "text": text,
@@ -145,7 +145,7 @@ def check(
             repository=repository,
             target_of=lambda url: stack.enter_context(_target(url)),
             untrusted=[path for path in wishlists if not may_name_local(path, allow_local)],
-            today=datetime.now(UTC).date(),
+            today=utc_now().date(),
             jobs=jobs,
             bases=bases,
             check_all=check_all,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -23,6 +22,7 @@ from publisher.errors import printable
 from publisher.ingest.expand import ExpandedImage
 from publisher.ingest.expand import expand as run_expand
 from publisher.sources.wish_lists import list_identity
+from publisher.times import utc_now
 from publisher.wishlist import Problem
 
 
@@ -52,7 +52,7 @@ def expand(
     settings = load_settings(source_settings)
     requests, unusable = read_all_requests(wishlists, settings, allow_local=allow_local)
     with open_sources(source_settings) as sources:
-        images = run_expand(requests, sources, datetime.now(UTC), jobs=jobs)
+        images = run_expand(requests, sources, utc_now(), jobs=jobs)
     values = [_value(image) for image in images] + [_unusable(problem) for problem in unusable]
     if output == "json":
         print_json("expand/1", {"images": values})

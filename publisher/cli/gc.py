@@ -16,7 +16,7 @@ from publisher.cli.notifications import Notifier, notify_option
 from publisher.cli.options import output_option, quiet_option, repository_option, wait_option
 from publisher.cli.published_names import complete_images
 from publisher.cli.recorded_run import RecordedRun, Result
-from publisher.cli.removal import Duration, describe_released, utc_now
+from publisher.cli.removal import Duration, describe_released
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources, source_options
@@ -28,7 +28,7 @@ from publisher.removal.thin import DeletedThin, delete_thin_images
 from publisher.removal.values import entry_value
 from publisher.repository import Repository
 from publisher.sizes import human_size, plural
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 
 
 @click.command()

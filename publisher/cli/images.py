@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import click
 
 from publisher.browse.images import ImageDetails, ListedImage, describe_images, show_image
@@ -17,7 +15,7 @@ from publisher.cli.rendering import echo, message, print_json, warn
 from publisher.cli.repositories import open_repository
 from publisher.errors import PublisherError, printable
 from publisher.sizes import human_size, plural
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 
 
 @click.command("list")
@@ -36,7 +34,7 @@ def list_command(pattern: str, repository: str | None, output: str) -> int:
     """
     problems: list[PublisherError] = []
     opened = open_repository(repository)
-    found = list(describe_images(opened, pattern, datetime.now(UTC), problems.append))
+    found = list(describe_images(opened, pattern, utc_now(), problems.append))
     if output == "json":
         print_json("list/1", {"images": [listed_value(each) for each in found]})
     else:

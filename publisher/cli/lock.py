@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from publisher.ingest.lock import LockUpdate, update_lock
 from publisher.sizes import plural
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import is_remote, lock_location
+from publisher.times import utc_now
 from publisher.wishlist import Problem
 from publisher.wishlist.lock import Lock, LockError
 
@@ -72,7 +72,7 @@ def lock(
                 values.append(_value(path, None, unusable))
                 continue
             earlier = _earlier(path, settings, only_new)
-            now = datetime.now(UTC)
+            now = utc_now()
             update = update_lock(requests, earlier, sources, now, only_new=only_new, jobs=jobs)
             rewrite_file(lock_location(path), update.lock.to_text())
             values.append(_value(path, update, unusable))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from publisher.cli.removal import utc_now
 from publisher.cli.rendering import message
 from publisher.cli.repositories import open_repository, whole_url
 from publisher.cli.state import open_state
@@ -20,6 +19,7 @@ from publisher.metrics import families
 from publisher.metrics.families import Update, value
 from publisher.repository import RepositoryError
 from publisher.state import Cause
+from publisher.times import utc_now
 
 if TYPE_CHECKING:  # a command does not import what the others need
     from publisher.ingest.report import Outcome

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from publisher.cli.removal import utc_now
 from publisher.cli.rendering import message
 from publisher.cli.repositories import whole_url
 from publisher.cli.state import open_state
 from publisher.errors import failure_text
 from publisher.sizes import plural
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 
 if TYPE_CHECKING:  # most runs have no receivers
     from publisher.notify import Event, Message, Notifications, Run

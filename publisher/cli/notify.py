@@ -12,12 +12,11 @@ from publisher.cli.failures import DONE, SOME_FAILED
 from publisher.cli.logs import log_options
 from publisher.cli.notifications import read_notifications
 from publisher.cli.options import output_option
-from publisher.cli.removal import utc_now
 from publisher.cli.rendering import echo, print_json
 from publisher.notify import Event, Kind, Message, Notifications, Run
 from publisher.notify.delivery import Delivery, deliver
 from publisher.notify.model import Receiver, Webhook
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 
 
 @click.command()

@@ -10,10 +10,10 @@ import click
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.removal import utc_now
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.removal import pins as use_cases
+from publisher.times import utc_now
 from publisher.tree.pins import Pin
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from itertools import chain
 
 import click
@@ -32,6 +31,7 @@ from publisher.ingest.report import Status
 from publisher.log_context import event, logged_image
 from publisher.repository.settings import load_policy
 from publisher.sizes import human_size, plural
+from publisher.times import utc_now
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def plan(
                 wanted,
                 opened,
                 sources,
-                datetime.now(UTC),
+                utc_now(),
                 jobs=jobs,
                 limits=load_policy(opened).limits,
                 admission=admission,

@@ -21,7 +21,6 @@ from publisher.cli.options import (
     wait_option,
 )
 from publisher.cli.recorded_run import RecordedRun, Result
-from publisher.cli.removal import utc_now
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.cli.sources import load_settings, open_sources, source_options
@@ -35,7 +34,7 @@ from publisher.removal.withdrawal import Guard
 from publisher.sizes import plural
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import list_identity
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 from publisher.wishlist import WishListError
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ import click
 from publisher.cli.failures import DONE, SOME_FAILED, UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import repository_option, wait_option
-from publisher.cli.removal import utc_now
 from publisher.cli.rendering import echo, message
 from publisher.cli.repositories import open_repository, whole_url
 from publisher.cli.service_process import (
@@ -21,7 +20,7 @@ from publisher.cli.service_process import (
 from publisher.cli.sources import open_sources
 from publisher.errors import PublisherError
 from publisher.sizes import plural
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 
 if TYPE_CHECKING:
     from publisher.service.configuration import RepositoryConfiguration

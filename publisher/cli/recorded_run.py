@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from publisher.error_values import error_kind
 from publisher.errors import PublisherError, failure_text, presentable
 from publisher.lazy import dataclass
 from publisher.state import RunRecord
+from publisher.times import utc_now
 
 if TYPE_CHECKING:  # most runs have neither receivers nor a file with metrics
     from publisher.metrics.families import Update
@@ -87,7 +87,7 @@ class RecordedRun:
         self._scope = self._lists if scope is None else tuple(scope)
         self._only_reads = only_reads
         self._dry_run = dry_run
-        self._started = datetime.now(UTC)
+        self._started = utc_now()
         self._states: dict[str | None, State | None] = {}
         self._results: dict[str | None, Result] = {}
         self._updates: dict[str | None, Updates] = {}
@@ -213,7 +213,7 @@ class RecordedRun:
         text = "" if error is None else " ".join(str(error).split()) or type(error).__name__
         return RunRecord(
             started=self._started,
-            ended=datetime.now(UTC),
+            ended=utc_now(),
             command=self._command,
             lists=self._lists if result.lists is None else result.lists,
             exit_code=self.exit_code,

@@ -1,8 +1,8 @@
-"""Shared by the commands about removal: the time, durations, schedule entries as text and JSON."""
+"""Shared by the commands about removal: durations, schedule entries as text and JSON."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,11 +29,6 @@ class Duration(click.ParamType[timedelta]):
             return parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-def utc_now() -> datetime:
-    """Return the current time, in UTC."""
-    return datetime.now(UTC)
 
 
 def describe_released(released: Released) -> str:

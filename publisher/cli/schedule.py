@@ -10,7 +10,7 @@ import click
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.removal import Duration, utc_now
+from publisher.cli.removal import Duration
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
@@ -19,7 +19,7 @@ from publisher.removal.schedule import Planned
 from publisher.removal.values import entry_value, planned_value
 from publisher.repository import Repository
 from publisher.sizes import human_size, plural
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 
 
 @click.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ from publisher.cli.repositories import open_repository
 from publisher.cli.state import open_state
 from publisher.errors import PublisherError, install_hint
 from publisher.sizes import plural
+from publisher.times import utc_now
 
 
 @click.command()
@@ -90,7 +90,7 @@ def site(
         remembered = Remembered(
             state.wishes(), runs[0] if runs else None, os.path.exists(state.path)
         )
-    now = datetime.now(UTC)
+    now = utc_now()
     changes = write_site(
         opened, directory, title, remembered, now, problems.append, entries=contents, pairs=pairs
     )

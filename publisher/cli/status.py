@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -40,7 +40,7 @@ from publisher.sources.replica_revision import ReplicaError, ReplicaRevision
 from publisher.sources.settings import Settings
 from publisher.sources.wish_lists import is_remote, is_wish_list, list_identity
 from publisher.state import RunRecord, Tries
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 from publisher.wishlist import Problem, WishListError
 
 _ANSWER = 20.0
@@ -108,7 +108,7 @@ def status(
         arguments.lists,
         owners,
     )
-    now = datetime.now(UTC)
+    now = utc_now()
     lines = find_status(opened, tries, selection, now, problems.append)
     known = {line.name for line in lines}
     problems += [_unusable(each) for each in arguments.unusable if each.subject not in known]
@@ -116,7 +116,7 @@ def status(
         lines = [each for each in lines if each.condition in _NOT_WELL]
     if check_registry:
         with open_sources(source_settings) as sources:
-            lines = check_registries(lines, sources, lambda: datetime.now(UTC))
+            lines = check_registries(lines, sources, utc_now)
     replicas = _Replicas.read(addresses, public_key, opened)
     if output == "json":
         print_json("status/1", _value(lines, replicas, runs, is_known))

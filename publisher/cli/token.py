@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +23,7 @@ from publisher.cli.service_process import (
 from publisher.cli.tables import print_aligned
 from publisher.errors import printable
 from publisher.service.verbs import GRANTED, Verb
+from publisher.times import utc_now
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -89,7 +90,7 @@ def create(
     from publisher.service.login.tokens import Tokens, token_end, token_value
 
     _check_names(configuration, name, projects)
-    now = datetime.now(UTC)
+    now = utc_now()
     day: date | None = None if expires is None else expires.date()
     try:
         end = token_end(day, now)

@@ -18,11 +18,12 @@ from publisher.cli.failures import UsageError
 from publisher.cli.logs import log_options
 from publisher.cli.options import output_option, repository_option, wait_option
 from publisher.cli.published_names import complete_images
-from publisher.cli.removal import Duration, utc_now
+from publisher.cli.removal import Duration
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.errors import printable
 from publisher.sizes import human_size, plural
+from publisher.times import utc_now
 from publisher.tree.hot_files import HotFile
 
 _NAMED = 5

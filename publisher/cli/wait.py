@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -24,7 +24,7 @@ from publisher.oci.reference import parse_reference
 from publisher.repository import Repository
 from publisher.repository.published import find_name
 from publisher.sources.http.clock import Clock
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 from publisher.tree import layout
 
 
@@ -78,7 +78,7 @@ def wait(
     def failure_of(name: str) -> str:
         with open_state(repository, note=lambda text: None) as state:
             known = [tries for tries in state.wishes() if tries.name == name]
-        return "; ".join(filter(None, (describe_failure(t, datetime.now(UTC)) for t in known)))
+        return "; ".join(filter(None, (describe_failure(t, utc_now()) for t in known)))
 
     opened = open_again()
     name = find_name(opened, image)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from publisher.cli.failures import UsageError
@@ -20,6 +19,7 @@ from publisher.sources.wish_lists import (
     lock_location,
     read_wish_list_document,
 )
+from publisher.times import utc_now
 from publisher.wishlist import MAX_BYTES, Problem, WishList, WishListError, parse_wish_list
 from publisher.wishlist.lock import Lock, LockError, locked_images, parse_lock
 from publisher.wishlist.model import Request
@@ -178,4 +178,4 @@ def _locked_images(
     path: str, wish_list: WishList, settings: Settings
 ) -> list[dict[ImageReference, str]]:
     lock = read_lock(path, settings)
-    return locked_images(lock, wish_list, lock_location(path), datetime.now(UTC))
+    return locked_images(lock, wish_list, lock_location(path), utc_now())

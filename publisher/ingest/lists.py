@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from publisher.ingest.memory import (
     UnreadableList,
@@ -20,6 +19,7 @@ from publisher.ingest.selection import ListedRequests
 from publisher.lazy import dataclass
 from publisher.repository import RepositoryError
 from publisher.state.store import State
+from publisher.times import utc_now
 from publisher.wishlist.model import Request
 
 States = Callable[["str | None"], State]
@@ -92,7 +92,7 @@ def ingest_lists(
 def _with_state(part: Part, lists: Sequence[ListedRequests], state: State) -> Part:
     """Add the wishes with errors, and those that were corrected; forget what no list requests."""
     problems = [problem for each in lists for problem in each.unusable]
-    unusable = record_problems(state, problems, datetime.now(UTC))
+    unusable = record_problems(state, problems, utc_now())
     report = joined_reports([part.report], unusable)
     corrected: list[Outcome] = []
     for identity in filter(None, part.lists if part.is_usable else ()):
@@ -112,7 +112,7 @@ def with_states_of_lists(
 
     Their repositories are unknown, unless that of the command line is used.
     """
-    now = datetime.now(UTC)
+    now = utc_now()
     changed = []
     for number, part in enumerate(parts):
         state = state_of(part.repository)
@@ -127,4 +127,4 @@ def with_states_of_lists(
 def record_reported_failures(part: Part, state: State) -> None:
     """Remember which failures users know now, from the output or from a notification."""
     new = (outcome for outcome in part.report.failed if outcome.is_new_failure)
-    record_reported(state, new, datetime.now(UTC))
+    record_reported(state, new, utc_now())

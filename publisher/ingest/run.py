@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from publisher.ingest.admission import Admission, RunQuota
 from publisher.ingest.group import DEFAULT_GROUP, Commits
@@ -33,12 +33,9 @@ from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
 from publisher.state import Cause
 from publisher.state.store import State
+from publisher.times import utc_now
 from publisher.wishlist.model import Request
 from publisher.workers.pool import Workers
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def ingest(
@@ -57,7 +54,7 @@ def ingest(
     retry_failed: bool = False,
     selection: Selection | None = None,
     quota: RunQuota | None = None,
-    now: Callable[[], datetime] = _utc_now,
+    now: Callable[[], datetime] = utc_now,
     ended: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Publish every requested image; the failure of one does not affect the others.

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from publisher.codec import Codec, Malformed
 from publisher.lazy import dataclass
 from publisher.repository import RepositoryBusy
 from publisher.repository.disk import open_file, write_new_file
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 
 if TYPE_CHECKING:
     import filelock
@@ -140,7 +140,7 @@ class WriterLock:
             ) from error
 
     def _write_holder(self, purpose: str) -> None:
-        holder = _Holder(os.getpid(), socket.gethostname(), datetime.now(UTC), purpose)
+        holder = _Holder(os.getpid(), socket.gethostname(), utc_now(), purpose)
         draft = self._holder.with_suffix(".draft")
         draft.unlink(missing_ok=True)
         write_new_file(draft, _HOLDER.dump(holder), mode=0o600)

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
@@ -33,6 +32,7 @@ from publisher.service.jobs.running import JobRunner
 from publisher.service.jobs.schedule import Scheduler
 from publisher.service.jobs.store import StoredJobs
 from publisher.service.jobs.worker import WorkerStore
+from publisher.times import utc_now
 
 _log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Host:
         def submit() -> None:
             if self._launched:
                 self._note_lists(self.configuration)
-                self._scheduler.submit_due(self.configuration, datetime.now(UTC))
+                self._scheduler.submit_due(self.configuration, utc_now())
 
         repeat(submit, _SCHEDULE_SECONDS, self._runner.stopping)
 

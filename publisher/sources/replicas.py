@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,6 +40,7 @@ from publisher.sources.replica_revision import (
     UnusableKey,
 )
 from publisher.sources.settings import Settings
+from publisher.times import utc_now
 
 KEYS = Path("/etc/cvmfs/keys")
 """Where CVMFS keeps the public keys of repositories."""
@@ -223,7 +224,7 @@ class Replicas(Closing):
         name: str,
         keys: Sequence[RSAPublicKey],
         settings: Settings,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         urls = dict.fromkeys(replica_address(each, name) for each in addresses)
         self.name = name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.lazy import dataclass
@@ -18,6 +17,7 @@ from publisher.repository.damaged import read_damaged
 from publisher.repository.records import IMAGE_FILES
 from publisher.sources.image import fetch_images
 from publisher.sources.open import Sources
+from publisher.times import utc_now
 from publisher.tree import layout
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
@@ -73,7 +73,7 @@ def refetch_metadata(
             image_id=image.manifest.image_id,
             platform=str(image.config.platform.normalized()),
             outputs=DEFAULT_OUTPUTS if repository.link_text(name) else ("layers",),
-            published_at=datetime.now(UTC),
+            published_at=utc_now(),
         ).to_bytes()
     with repository.transaction(f"repair of the metadata of {name}") as transaction:
         with transaction.exclusive():

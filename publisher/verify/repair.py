@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from publisher.layers.policy import Policy
 from publisher.repository import Repository
 from publisher.sources.open import Sources
+from publisher.times import utc_now
 from publisher.verify.derive import derive
 from publisher.verify.findings import Finding, Kind, Remedy, is_wanted
 from publisher.verify.outcome import Failure, Repaired
@@ -79,7 +79,7 @@ def _repair_once(
     workers: Workers,
     progress: Callable[[str], None] | None,
 ) -> Repaired:
-    derived = derive(repository, findings, datetime.now(UTC).replace(microsecond=0))
+    derived = derive(repository, findings, utc_now().replace(microsecond=0))
     if sources is None:
         return derived
     failed = [failure.finding for failure in derived.failures]

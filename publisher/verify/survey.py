@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from publisher.layers.errors import LayerError
 from publisher.layers.policy import policy_from_values
 from publisher.repository import Repository, RepositoryError
+from publisher.times import utc_now
 from publisher.tree import layout, pins, settings
 from publisher.tree.record import InvalidRecord
 from publisher.verify.expected import Expected
@@ -96,7 +96,7 @@ def _check_lost_pins(repository: Repository, inventory: Inventory) -> None:
     if repository.exists(layout.PINS):
         return  # a finding of its own
     try:
-        lost = sorted({p.name for p in pins_of_history(repository, inventory, datetime.now(UTC))})
+        lost = sorted({p.name for p in pins_of_history(repository, inventory, utc_now())})
     except RepositoryError:
         return  # only the user who publishes can read the history
     if lost:

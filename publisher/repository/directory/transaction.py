@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from publisher.entry import Fixup, Generated, Merged
@@ -20,7 +19,7 @@ from publisher.repository.directory.linker import NOT_AS_INDEXED, apply_fixups, 
 from publisher.repository.directory.obstacles import Obstacles
 from publisher.repository.directory.workspace import Workspace
 from publisher.repository.disk import write_new_file
-from publisher.times import format_time
+from publisher.times import format_time, utc_now
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
 
@@ -254,7 +253,7 @@ class DirectoryTransaction:
         """Return a line for the history, with these numbers of paths and the recorded changes."""
         return Record(
             id=os.urandom(16).hex(),
-            time=format_time(datetime.now(UTC)),
+            time=format_time(utc_now()),
             user=_user_name(),
             host=socket.gethostname(),
             pid=os.getpid(),

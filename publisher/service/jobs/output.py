@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from io import BufferedIOBase
 
 from publisher.errors import printable
+from publisher.times import utc_now
 
 MAX_LINE = 16 * 1024
 """Of a longer line of the output, in bytes, the beginning is kept."""
@@ -131,7 +131,7 @@ class Output:
 
 def made_event(command: str, name: str, level: str, text: str) -> Value:
     """Return an event of the service itself."""
-    time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    time = utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {
         "schema": "publisher/event/1",
         "time": time,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -14,10 +14,7 @@ from publisher.service.audit import Audit
 from publisher.service.configuration import Limits, RepositoryConfiguration
 from publisher.service.jobs.model import Jobs
 from publisher.site.survey import Remembered
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+from publisher.times import utc_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class Context:
     jobs: Jobs | None = None
     repositories: Callable[[], Sequence[RepositoryConfiguration]] = tuple
     database: sa.Engine | None = None
-    now: Callable[[], datetime] = _now
+    now: Callable[[], datetime] = utc_now
     recheck: float = 1.0
     patience: float = 0.05
     limits: Callable[[], Limits] = Limits
