@@ -13,7 +13,7 @@ from publisher.entry import Entry, EntryType, Fixup, Generated, Merged
 from publisher.lazy import dataclass
 from publisher.repository.descriptors import DIRECTORY, Directories, remove_at, source_pool_size
 from publisher.repository.directory.hard_links import HardLinks
-from publisher.repository.directory.nodes import NodeMaker, storable_time
+from publisher.repository.directory.nodes import NodeMaker, set_time
 from publisher.repository.disk import name_path
 
 Trees = Sequence[Path] | Mapping[int, Path]
@@ -84,7 +84,7 @@ def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Trees) -> Non
             if entry.type is EntryType.DIRECTORY:
                 descriptor = target.open(entry.path)
                 maker.redescribe_directory(descriptor, entry)
-                _set_time(descriptor, entry.mtime_ns)
+                set_time(descriptor, entry.mtime_ns)
                 continue
             parent_path, _, name = entry.path.rpartition("/")
             parent = target.open(parent_path)
@@ -103,7 +103,7 @@ def apply_fixups(tree: Path, fixups: Iterable[Fixup], layer_trees: Trees) -> Non
                 else:
                     first_path, _, first_name = first.rpartition("/")
                     hard_links.add(parent, name, target.open(first_path), first_name)
-            _set_time(parent, before)
+            set_time(parent, before)
 
 
 class _Sources(Closing):
@@ -199,7 +199,7 @@ class _Linker:
         _, entry = self._unfinished.pop()
         descriptor = self._target.open(entry.path)
         self._maker.describe(descriptor, entry)
-        _set_time(descriptor, entry.mtime_ns)
+        set_time(descriptor, entry.mtime_ns)
 
 
 def _exists(parent: int, name: str) -> bool:
@@ -208,8 +208,3 @@ def _exists(parent: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _set_time(descriptor: int, mtime_ns: int) -> None:
-    time = storable_time(mtime_ns)
-    os.utime(descriptor, ns=(time, time))

@@ -71,7 +71,7 @@ class NodeMaker:
             if ends_in_hole:
                 os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
             self.describe(descriptor, entry)
-            _set_time(descriptor, entry.mtime_ns)
+            set_time(descriptor, entry.mtime_ns)
         finally:
             os.close(descriptor)
 
@@ -250,7 +250,8 @@ class NodeMaker:
         self.refused["owner"] += 1
 
 
-def _set_time(descriptor: int, mtime_ns: int) -> None:
+def set_time(descriptor: int, mtime_ns: int) -> None:
+    """Set the times of an open file or directory, as far as the kernel can store them."""
     time = storable_time(mtime_ns)
     os.utime(descriptor, ns=(time, time))
 
