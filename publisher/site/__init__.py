@@ -2,8 +2,9 @@
 
 survey.py      what the pages are about, read from a repository once
 pages.py       the contents of each page (pure)
-compose.py     the contents of the pages about images and layers, from a survey
-overview.py    the contents of the pages about wishes, removals and layers
+facts.py       a survey arranged by name
+compose.py     the contents of the pages about single images
+overview.py    the contents of the pages about all images, wishes and removals, and about a layer
 details.py     which images have pages about their contents; files.py divides files into pages
 compare.py     which images are compared, and the contents of the pages about that
 space.py       the contents of the page about space; treemap.py divides its picture

@@ -9,7 +9,7 @@ from publisher.oci.manifest import Manifest
 from publisher.repository import Repository
 from publisher.repository.published import PublishedImage
 from publisher.site import addresses
-from publisher.site.compose import distinct
+from publisher.site.facts import distinct
 from publisher.site.files import MOST_ENTRIES, files_pages
 from publisher.site.pages import FilesPage, PackageRow, PackagesPage
 from publisher.site.survey import Survey

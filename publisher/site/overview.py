@@ -1,14 +1,15 @@
-"""The contents of the pages about wishes, removals and layers, from a survey."""
+"""The contents of the pages about all images, wishes and removals, and about a layer."""
 
 from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
 
+from publisher.browse.statistics.totals import totals
 from publisher.browse.status import Condition, StatusLine
 from publisher.site import addresses
-from publisher.site.compose import Facts, distinct
-from publisher.site.pages import LayerPage, Link, RemovalsPage, Run, WishesPage, WishRow
+from publisher.site.facts import Facts, distinct
+from publisher.site.pages import LayerPage, Link, ListPage, RemovalsPage, Run, WishesPage, WishRow
 from publisher.site.survey import Survey
 from publisher.state import RunRecord
 from publisher.times import format_time
@@ -18,6 +19,31 @@ _NAMES = 1000
 """The most images of one layer that its page lists."""
 
 _FIRST = (Condition.UNREADABLE, Condition.FAILING, Condition.UNKNOWN, Condition.WAITING)
+
+
+def list_page(facts: Facts) -> ListPage:
+    """Return the page with all images."""
+    survey = facts.survey
+    rows = tuple(
+        sorted(
+            (facts.row(image) for image in survey.images.values() if not facts.is_second(image)),
+            key=lambda row: (row.place, row.last, row.platform),
+        )
+    )
+    sums = totals(survey.holdings)
+    return ListPage(
+        rows,
+        owners=distinct(row.owner for row in rows),
+        lists=distinct(each for row in rows for each in row.lists),
+        platforms=distinct(row.platform for row in rows),
+        states=distinct(
+            each for row in rows for each in (row.state, "pinned" if row.pinned else "")
+        ),
+        layers=sums.layers,
+        size=sums.stored,
+        separate=sums.separate,
+        largest=max((row.size or 0 for row in rows), default=0),
+    )
 
 
 def wishes_page(survey: Survey) -> WishesPage:

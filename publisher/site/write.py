@@ -11,10 +11,11 @@ from publisher.repository import Repository
 from publisher.repository.published import PublishedImage, find_name, load_image
 from publisher.site import addresses
 from publisher.site.compare import Pair, compare_page, moved_tags
-from publisher.site.compose import Facts, image_inputs, image_page, list_page
+from publisher.site.compose import image_inputs, image_page
 from publisher.site.details import detailed_images, image_files, image_packages
 from publisher.site.directory import Changes, NotASite, SiteDirectory, open_site
-from publisher.site.overview import layer_page, removals_page, wishes_page
+from publisher.site.facts import Facts
+from publisher.site.overview import layer_page, list_page, removals_page, wishes_page
 from publisher.site.pages import Link
 from publisher.site.rendering import Renderer, fingerprint, static_files
 from publisher.site.space import space_page

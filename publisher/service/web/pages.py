@@ -24,9 +24,9 @@ from publisher.service.web.service_pages import static_files as service_files
 from publisher.service.web.snapshots import Snapshot
 from publisher.service.web.trees import Trees
 from publisher.site import addresses
-from publisher.site.compose import image_page, list_page
+from publisher.site.compose import image_page
 from publisher.site.details import image_files, image_packages
-from publisher.site.overview import layer_page, removals_page, wishes_page
+from publisher.site.overview import layer_page, list_page, removals_page, wishes_page
 from publisher.site.pages import Link
 from publisher.site.rendering import NAVIGATION, Renderer, static_files
 from publisher.site.space import space_page

@@ -31,8 +31,8 @@ from publisher.repository.published import NotPublished, PublishedImage
 from publisher.service.web.answers import Body
 from publisher.service.web.context import Context, PublishedTree
 from publisher.site import addresses
-from publisher.site.compose import Facts
 from publisher.site.details import detailed_images
+from publisher.site.facts import Facts
 from publisher.site.survey import Remembered, Survey, survey_repository
 from publisher.tree import layout
 
