@@ -54,7 +54,7 @@ _OF_WORKERS = (
     ("fork_server", "ForkServer", ("start", "_fork")),
     ("fork_server", "Worker", ("end", "close")),
     ("conversation", "Unpacking", ("_send", "_end_blob", "_receive")),
-    ("contents", "Contents", ("receive", "_received")),
+    ("contents", "Contents", ("begin", "receive", "_received")),
     ("calls", "", ("_start", "_end")),
 )
 """The steps of the exchange with worker processes: module, class, functions."""
