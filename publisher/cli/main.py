@@ -89,10 +89,13 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List every command with its whole summary; click would load it, and cut the sentence."""
-        from publisher.cli.summaries import SUMMARIES
+        from publisher.cli.summaries import GROUPS, SUMMARIES
 
+        width = max(map(len, SUMMARIES))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, SUMMARIES[name]) for name in self.list_commands(ctx)])
+            for title, names in GROUPS.items():
+                with formatter.section(title):
+                    formatter.write_dl([(name.ljust(width), SUMMARIES[name]) for name in names])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands that begin with `incomplete`; click would load each of them."""

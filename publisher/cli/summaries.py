@@ -72,3 +72,21 @@ SUMMARIES = {
     "worker": "Run a further host of the service, which takes jobs and answers no requests",
 }
 """The first sentence of the help of each command."""
+
+GROUPS = {
+    "Wish lists": ("check", "plan", "fmt", "expand", "lock", "import", "tags", "inspect"),
+    "Publication": (
+        *("init", "ingest", "ingest-image", "status", "runs", "wait", "doctor", "login", "logout"),
+        "adopt",
+    ),
+    "Published images": (
+        *("list", "show", "ls", "diff", "find", "packages", "sbom", "export", "site"),
+        "modulefile",
+    ),
+    "Running images": ("run", "trace", "thin", "oci-runtime", "snapshotter"),
+    "Removal": ("schedule", "remove", "restore", "prune", "gc", "pin", "unpin"),
+    "The repository": ("stats", "du", "log", "verify"),
+    "The service": ("serve", "worker", "reconcile", "token", "harbor", "notify"),
+    "This program": ("completion", "version"),
+}
+"""The sections in which `publisher --help` lists the commands."""

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_each_command_has_a_page_with_all_of_its_options() -> None:
     made = {page.name: page.text for page in commands.command_pages()}
-    listed = succeed("--help").out.partition("Commands:\n")[2].partition("\n\n")[0]
-    names = re.findall(r"^  ([a-z-]+)", listed, re.MULTILINE)
+    listed = succeed("--help").out.partition("Commands:\n")[2].partition("Exit codes:")[0]
+    names = re.findall(r"^    ([a-z-]+)  ", listed, re.MULTILINE)
     assert {f"publisher-{name}" for name in names} <= set(made)
     for name in ("check", "gc", "ingest"):
         options = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", succeed(name, "--help").out, re.MULTILINE)

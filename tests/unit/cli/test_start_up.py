@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from publisher.cli import main
-from publisher.cli.summaries import SUMMARIES
+from publisher.cli.summaries import GROUPS, SUMMARIES
 from tests.command import environment, publisher, succeed
 from tests.cvmfs import make_machine
 from tests.layer_builder import file, image, layer, write_layout
@@ -186,6 +186,7 @@ def test_help_and_completion_show_the_first_sentence_of_each_command(tmp_path: P
         first = re.split(r"(?<!\.)\.(?: |$)", paragraph, maxsplit=1)[0]  # not at "WISHLIST..."
         assert (name, SUMMARIES[name]) == (name, first)
     assert list(SUMMARIES) == list(main._COMMANDS)
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(SUMMARIES)
 
     shell = {"_PUBLISHER_COMPLETE": "fish_complete", "COMP_WORDS": "publisher sh"}
     shell["COMP_CWORD"] = "sh"
