@@ -128,10 +128,16 @@ def special_in(block: str) -> Iterator[Entry]:
 
     See `LayerIndex.special`.
     """
-    signs = [sign for sign in _SPECIAL if sign in block]
-    if signs:
-        lines = block.split("\n")
-        yield from (decode_entry(line) for line in lines if any(sign in line for sign in signs))
+    starts = {block.rfind("\n", 0, at) + 1 for sign in _SPECIAL for at in _places(sign, block)}
+    for start in sorted(starts):
+        yield decode_entry(block[start : block.find("\n", start)])
+
+
+def _places(text: str, block: str) -> Iterator[int]:
+    at = block.find(text)
+    while at >= 0:
+        yield at
+        at = block.find(text, at + 1)
 
 
 def path_key(line: str) -> bytes:
