@@ -15,6 +15,8 @@ from publisher.tree import layout
 from publisher.tree.publication import Publication
 from publisher.tree.record import InvalidRecord
 
+_TAGS_SHOWN = 5
+
 
 class NotPublished(PublisherError):
     """No image is published as `name`, which may be a pattern."""
@@ -55,7 +57,7 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
         raise NotPublished(
             f"no image is published as {name}",
             name=name,
-            hint="`publisher list` shows what is; names are registry/path/name:tag",
+            hint=_published_instead(repository, name),
         )
     linked = False
     digest = digest_of(data)
@@ -70,6 +72,24 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
     if publication is not None:
         digest = publication.manifest_digest
     return PublishedImage(name, digest, manifest, publication, linked)
+
+
+def _published_instead(repository: Repository, name: str) -> str:
+    """Return where to look in place of `name`: at other tags, or at the list of all images."""
+    parent, _, last = name.rpartition("/")
+    tags = []
+    if parent and ".." not in name.split("/"):
+        with suppress(OSError):
+            tags = [
+                f"{parent}/{each}"
+                for each in repository.children(layout.image_metadata(parent))
+                if each.startswith(f"{last.partition(':')[0]}:")
+                and repository.exists(layout.manifest_file(f"{parent}/{each}"))
+            ]
+    if tags:
+        more = ", …" if len(tags) > _TAGS_SHOWN else ""
+        return f"published under this name: {', '.join(tags[-_TAGS_SHOWN:])}{more}"
+    return "`publisher list` shows what is; names are registry/path/name:tag"
 
 
 def published_places(repository: Repository, name: str) -> list[str]:

@@ -48,7 +48,7 @@ def check_readable(root: Path) -> None:
             raise RepositoryError(
                 f"cannot read repository {root}",
                 why=why,
-                hint="name another directory with --repository, or publish into this one first",
+                hint="name another directory with --repository, or begin with `publisher init`",
             )
 
 

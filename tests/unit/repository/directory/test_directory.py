@@ -445,7 +445,7 @@ def test_a_directory_that_was_never_published_into_cannot_be_read_as_a_repositor
     tmp_path: Path,
 ) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(RepositoryError, match="publish into this one first"):
+    with pytest.raises(RepositoryError, match="or begin with `publisher init`"):
         list(opened_at(tmp_path, writable=False).names())
 
 
