@@ -128,16 +128,17 @@ def special_in(block: str) -> Iterator[Entry]:
 
     See `LayerIndex.special`.
     """
-    starts = {block.rfind("\n", 0, at) + 1 for sign in _SPECIAL for at in _places(sign, block)}
+    starts = {start for sign in _SPECIAL for start in _starts_of_lines(sign, block)}
     for start in sorted(starts):
         yield decode_entry(block[start : block.find("\n", start)])
 
 
-def _places(text: str, block: str) -> Iterator[int]:
+def _starts_of_lines(text: str, block: str) -> Iterator[int]:
+    """Yield where the lines with `text` begin; a line is read once, however often it has that."""
     at = block.find(text)
     while at >= 0:
-        yield at
-        at = block.find(text, at + 1)
+        yield block.rfind("\n", 0, at) + 1
+        at = block.find(text, block.find("\n", at))
 
 
 def path_key(line: str) -> bytes:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,13 @@ from publisher.entry import Entry, EntryType, sort_key
 from publisher.layers import index as index_module
 from publisher.layers.errors import LayerError
 from publisher.layers.index import IndexHeader, LayerIndex, read_header, read_index, write_index
-from publisher.layers.index_lines import decode_entry, decode_to_link, encode_entry, path_key
+from publisher.layers.index_lines import (
+    decode_entry,
+    decode_to_link,
+    encode_entry,
+    path_key,
+    special_in,
+)
 from tests.engine import Unpack, unpack_layer
 from tests.layer_builder import (
     character_device,
@@ -189,6 +196,24 @@ def test_finding_paths_refuses_an_index_that_is_not_whole_or_of_another_layer() 
     for read in (lambda: index.find({"a"}), lambda: list(index), lambda: index.header):
         with pytest.raises(LayerError, match=f"index of layer {other}: it is the index of layer"):
             read()
+
+
+def test_a_line_is_looked_at_once_however_often_it_has_the_same_key() -> None:
+    """A worker process that was taken over may write such a line, of 16 MiB."""
+    line = '{"path":"d","type":"d",' + '"opaque":true,' * 10_000 + '"uid":1}\n'
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "c_call"
+
+    sys.setprofile(count)
+    try:
+        found = list(special_in(line + line))
+    finally:
+        sys.setprofile(None)
+    assert found == [decode_entry(line.removesuffix("\n"))] * 2
+    assert calls < 200
 
 
 def _is_special(entry: Entry) -> bool:
