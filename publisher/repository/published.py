@@ -88,7 +88,7 @@ def _published_instead(repository: Repository, name: str) -> str:
             ]
     if tags:
         more = ", …" if len(tags) > _TAGS_SHOWN else ""
-        return f"published under this name: {', '.join(tags[-_TAGS_SHOWN:])}{more}"
+        return f"name a published tag: {', '.join(tags[-_TAGS_SHOWN:])}{more}"
     return "`publisher list` shows what is; names are registry/path/name:tag"
 
 

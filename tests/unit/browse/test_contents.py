@@ -179,7 +179,7 @@ def test_an_image_that_is_not_published_is_reported_as_such(root: Path) -> None:
         assert "no image is published as local/none:1" in result.err
         assert "try: `publisher list` shows what is" in result.err
     for name in "local/base", "local/base:2":
-        assert "try: published under this name: local/base:1\n" in ask(root, "ls", name).err
+        assert "try: name a published tag: local/base:1\n" in ask(root, "ls", name).err
 
 
 def test_find_of_a_whole_path_looks_up_what_the_merged_layers_have(root: Path) -> None:
