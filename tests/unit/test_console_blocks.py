@@ -248,6 +248,7 @@ class Site:
 
 NOT_CONSOLE = {
     ("deploy/README.md", "systemd"): "tests/system/test_deployment.py",
+    ("deploy/README.md", "cron"): "tests/unit/test_deployment.py runs the lines of the file",
     ("deploy/README.md", "Container"): "no engine runs here",
     ("deploy/README.md", "Kubernetes"): "tests/unit/test_kubernetes.py has the manifests",
     ("deploy/ansible/README.md", "Example"): "tests/system/test_ansible.py",
