@@ -7,12 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_WAKE_SECONDS = 0.2
+_WAKE_SECONDS = 0.1
 """Seconds between calls of `keep_going` while a slot is waited for."""
 
-_PRECEDENCE_SECONDS = 1.0
-"""How long a slot is kept for a larger layer that does not arrive yet, and how much later than the
-smaller one it may be announced.
+_LATER_SECONDS = 1.0
+"""How much later than a smaller layer a larger one may be announced, to precede it."""
+
+_KEPT_SECONDS = 0.1
+_KEPT_BYTES = 8 * 2**20
+"""How long a free slot is kept for a layer that does not arrive yet, and the smallest such layer.
+
+The layer may be waiting for a connection that a smaller one has, which then waits for it.
 """
 
 
@@ -70,9 +75,10 @@ class _Layer:
     def precedes(self, other: _Layer) -> bool:
         """Return whether a free slot is for this layer rather than for `other`.
 
-        A registry may take long to begin its answer, and is not waited for. Nor does a layer wait
-        for all larger ones of a run: only for those that were announced by then.
+        A layer does not wait for all larger ones of a run: only for those that were announced by
+        then, and hardly for one that does not arrive yet.
         """
-        if self._size <= other._size or self._since > other._since + _PRECEDENCE_SECONDS:
+        if self._size <= other._size or self._since > other._since + _LATER_SECONDS:
             return False
-        return self.is_waiting or time.monotonic() < self._since + _PRECEDENCE_SECONDS
+        is_kept = self._size >= _KEPT_BYTES and time.monotonic() < self._since + _KEPT_SECONDS
+        return self.is_waiting or is_kept

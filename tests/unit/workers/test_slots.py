@@ -27,6 +27,8 @@ def go_on() -> None:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_WAKE_SECONDS", 0.001)
+    monkeypatch.setattr(module, "_KEPT_SECONDS", 1000)
+    monkeypatch.setattr(module, "_KEPT_BYTES", 5)
 
 
 def is_refused(take: Callable[[], None]) -> bool:
@@ -62,9 +64,15 @@ def test_a_slot_is_not_kept_for_a_layer_that_fails_or_does_not_arrive_for_long(
         with slots.taken(small, interrupt):
             pass
     with slots.announced(9), slots.announced(1) as small:
-        monkeypatch.setattr(module, "_PRECEDENCE_SECONDS", 0)
+        monkeypatch.setattr(module, "_KEPT_SECONDS", 0)
         with slots.taken(small, interrupt):
             pass
+
+
+def test_no_slot_is_kept_for_a_layer_that_is_hardly_larger() -> None:
+    slots = Slots(1)
+    with slots.announced(4), slots.announced(1) as small, slots.taken(small, interrupt):
+        pass
 
 
 def test_a_layer_that_waits_for_a_slot_has_it_before_smaller_ones() -> None:
