@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from publisher.errors import PublisherError
@@ -14,6 +15,7 @@ from publisher.layers.policy import Policy
 from publisher.log_context import in_this_context
 from publisher.repository import Repository
 from publisher.sources import Source
+from publisher.workers.errors import WorkerFailed
 from publisher.workers.pool import Workers
 
 if TYPE_CHECKING:  # what unpacks and publishes is loaded with the first missing layer
@@ -69,10 +71,10 @@ class LayerFetcher:
     def prepare(self) -> None:
         """Begin to start what layers are unpacked with, before the first one is known.
 
-        Raises:
-            WorkerFailed: It cannot be started.
+        If that fails, only images with layers to unpack do, when these begin.
         """
-        self._workers.start()
+        with suppress(WorkerFailed):
+            self._workers.start()
 
     def fetch(
         self, name: str, source: Source, layers: Iterable[tuple[Descriptor, str]]

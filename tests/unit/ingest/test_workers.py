@@ -118,3 +118,24 @@ def test_the_server_of_workers_starts_while_the_source_of_a_new_image_is_asked(
             assert not ingest([Request(wish)], repository, sources, workers=used).failed
     repository.close()
     assert runs == [True, False]  # the image is published, and needs none
+
+
+def test_only_an_image_with_layers_to_unpack_fails_if_workers_cannot_be_started(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = RepositoryURL("dir", str(tmp_path / "images"))
+    repository = DirectoryRepository(url, writable=True, may_be_new=True)
+    for built, tag in ((IMAGES[0], "0"), (image(SHARED), "shared"), (IMAGES[1], "1")):
+        write_layout(built, tmp_path / "layout", tag)
+    first, *others = (
+        Request(wish_for(f"oci:{tmp_path}/layout:{tag}", name="tool"))
+        for tag in ("0", "shared", "1")
+    )
+    with Sources() as sources:
+        assert not ingest([first], repository, sources, workers=workers).failed
+        monkeypatch.setattr(fork_server, "COMMAND", (str(tmp_path / "absent"),))
+        with Workers(2, ENVIRONMENT) as absent:
+            report = ingest(others, repository, sources, workers=absent)
+    repository.close()
+    assert [each.status for each in report.outcomes] == [Status.PUBLISHED, Status.FAILED]
+    assert "cannot start a worker process" in report.outcomes[1].error
