@@ -38,6 +38,7 @@ class ForkServer(Closing):
         self._environment = environment
         self._lock = threading.Lock()
         self._running: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
+        self._has_forked = False
 
     def start(self) -> None:
         """Start the server, if it does not run, and do not wait until it is ready."""
@@ -73,6 +74,7 @@ class ForkServer(Closing):
         try:
             with worker_channel, server_lifeline, self._lock:
                 control, server = self._control()
+                self._has_forked = True
                 with suppress(ConnectionError):  # then the worker has no process ID
                     ends = [worker_channel.fileno(), server_lifeline.fileno()]
                     socket.send_fds(control, [b"f"], ends)
@@ -106,6 +108,7 @@ class ForkServer(Closing):
                     control.close()
                     raise
             self._running = control, process
+            self._has_forked = False
         return self._running
 
     def _stop(self) -> None:
@@ -113,6 +116,8 @@ class ForkServer(Closing):
             return
         control, process = self._running
         self._running = None
+        if not self._has_forked:
+            process.kill()  # it has nothing to end, and may still be loading modules
         with control, suppress(OSError):
             control.shutdown(socket.SHUT_WR)
             control.settimeout(_END_SECONDS)

@@ -44,6 +44,7 @@ from tests.layer_builder import (
 from tests.processes import wait_until
 from tests.trees import describe_tree
 from tests.worker_stages import (
+    ENVIRONMENT,
     Stages,
     children,
     descriptors,
@@ -405,6 +406,22 @@ def test_no_more_workers_run_than_permitted(workers: Workers, stages: Stages) ->
         ]
         assert {task.result().summary.files for task in tasks} == {1}
     assert len(most) == 12 and max(most) <= 2
+
+
+def test_a_server_that_has_forked_no_worker_is_not_waited_for() -> None:
+    with Workers(1, ENVIRONMENT) as opened:
+        opened.start()
+        running = opened._server._running
+        assert running is not None
+    assert running[1].returncode == -signal.SIGKILL
+
+
+def test_a_server_that_has_forked_workers_ends_by_itself(workers: Workers, stages: Stages) -> None:
+    unpack(workers, stages.make(), SMALL)
+    running = workers._server._running
+    assert running is not None
+    workers.close()
+    assert running[1].returncode == 0
 
 
 def test_a_server_that_is_killed_is_started_again(workers: Workers, stages: Stages) -> None:
