@@ -274,3 +274,29 @@ def test_the_address_of_a_registry_counts_and_not_its_name(
         with pytest.raises(SourceError, match="leads to the loopback address"):
             follow(registry, only(registry))
         assert inside.requests == []
+
+
+@pytest.mark.usefixtures("far")
+def test_of_a_name_with_several_addresses_only_the_permitted_ones_are_used(
+    inside: OwnRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def resolved(host: str, *arguments: Any) -> Any:
+        if host != "storage.test":
+            return resolve(host, *arguments)
+        return [*resolve("127.0.0.1", *arguments), *resolve("127.0.0.3", *arguments)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    with OwnRegistry(address="127.0.0.3") as registry, OwnRegistry(address="127.0.0.3") as target:
+        for each in (registry, target):
+            each.add("library/x", "latest", sample_image())
+        for server, is_followed in ((target, True), (inside, False)):
+            port = server.host.rpartition(":")[2]
+            registry.misbehave(redirect(f"http://storage.test:{port}{{path}}"), path="/blobs/")
+            if is_followed:
+                assert follow(registry, only(registry)) == sample_image().layers[0].blob
+                continue
+            with pytest.raises(SourceError, match="Connection refused"):
+                follow(registry, only(registry))
+    assert inside.connections == 0
