@@ -116,6 +116,17 @@ Content = Iterable[bytes | memoryview | Hole]
 """The content of a file in pieces, from its beginning to its end."""
 
 
+def only_piece(content: Content) -> bytes | memoryview | None:
+    """Return the content of a small file, which is a tuple of one piece; None for other contents.
+
+    What handles it needs no generator, as most files of an image are small.
+    """
+    if not isinstance(content, tuple) or len(content) != 1:
+        return None
+    [piece] = content
+    return None if isinstance(piece, Hole) else piece
+
+
 class TreeSink(Protocol):
     """Receives the entries of one tree, in the archive's order.
 

@@ -23,7 +23,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
-from publisher.entry import Content, Entry, EntryType, Fixup, Hole, sort_key
+from publisher.entry import Content, Entry, EntryType, Fixup, Hole, only_piece, sort_key
 from publisher.layers.blob import BlobReader
 from publisher.layers.content import ContentHash
 from publisher.layers.errors import LayerError
@@ -320,8 +320,8 @@ class _Files:
         entry = decode_entry(line)
         if entry.type is not EntryType.FILE:
             raise _changed(entry.path)
-        if isinstance(content, tuple) and len(content) == 1 and not isinstance(content[0], Hole):
-            data = content[0]  # the fast path for small files: no generator
+        data = only_piece(content)
+        if data is not None:
             if len(data) != entry.size or sha256(data).hexdigest() != entry.sha256:
                 raise _changed(entry.path)
             return entry, content

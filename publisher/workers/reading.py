@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from publisher.entry import Content, Hole
+from publisher.entry import Content, Hole, only_piece
 from publisher.layers.replay import read_contents
 from publisher.sandbox import Confinement, confine
 from publisher.workers.answers import encode_end, encode_error
@@ -30,8 +30,9 @@ class Sender:
     def file(self, number: int, content: Content) -> None:
         """Send the content of the file with this number."""
         self._held += PART.pack(Part.FILE, number)
-        if isinstance(content, tuple) and len(content) == 1 and not isinstance(content[0], Hole):
-            self._whole(content[0])
+        whole = only_piece(content)
+        if whole is not None:
+            self._whole(whole)
             return
         data = bytearray()
         hole = 0
