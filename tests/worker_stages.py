@@ -5,18 +5,34 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from publisher.layers.policy import Policy
 from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
 from publisher.repository.cvmfs.spool import StagedLayer
 from publisher.repository.directory.layer_stage import DirectoryLayerStage
+from publisher.workers import fork_server
 from publisher.workers.job import Job, Unpacked
 from publisher.workers.pool import Workers
+from tests import worker_server
 from tests.layer_builder import Layer
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])}
 """The environment of workers of tests/worker_server.py."""
+
+
+@contextmanager
+def probed_workers(count: int = 2) -> Iterator[Workers]:
+    """Workers of tests/worker_server.py, which obey probes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fork_server, "COMMAND", worker_server.COMMAND)
+        with Workers(count, ENVIRONMENT) as opened:
+            yield opened
+
 
 Stage = DirectoryLayerStage | CvmfsLayerStage
 

@@ -19,13 +19,11 @@ from publisher.sources.open import Sources
 from publisher.verify.run import verify
 from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
-from publisher.workers import fork_server
 from publisher.workers.pool import Workers
-from tests import worker_server
 from tests.any_repository import KINDS, NAME, AnyRepository, environment_of, make_repository
 from tests.gathering import gathered_commits
 from tests.layer_builder import Image, directory, file, image, layer, symlink, write_layout
-from tests.worker_stages import ENVIRONMENT, children, server_pid
+from tests.worker_stages import children, probed_workers, server_pid
 
 SHARED = layer(file("shared", b"1"))
 STEPS = (1, 4, 16, 64, 256)
@@ -37,10 +35,8 @@ STEPS = (1, 4, 16, 64, 256)
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fork_server, "COMMAND", worker_server.COMMAND)
-        with Workers(2, ENVIRONMENT) as opened:
-            yield opened
+    with probed_workers() as opened:
+        yield opened
 
 
 @dataclass(frozen=True, slots=True)

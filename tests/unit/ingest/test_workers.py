@@ -24,18 +24,16 @@ from publisher.wishlist import wish_for
 from publisher.wishlist.model import Request
 from publisher.workers import fork_server
 from publisher.workers.pool import Workers
-from tests import worker_server
 from tests.layer_builder import file, image, layer, write_layout
-from tests.worker_stages import ENVIRONMENT, children, server_pid
+from tests.worker_stages import ENVIRONMENT, children, probed_workers, server_pid
 
 SHARED = layer(file("shared", b"1"))
 IMAGES = [image(SHARED, layer(file(f"own-{n}", os.urandom(1000)))) for n in range(3)]
 
 
 @pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
-    monkeypatch.setattr(fork_server, "COMMAND", worker_server.COMMAND)
-    with Workers(2, ENVIRONMENT) as opened:
+def workers() -> Iterator[Workers]:
+    with probed_workers() as opened:
         yield opened
 
 
