@@ -118,12 +118,15 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
         """
 import time
 
-def interrupted(number):
-    os.kill(parent, signal.SIGINT)
+def sleeps(number):
     time.sleep(600)
 
+def interrupts(number):
+    os.kill(parent, signal.SIGINT)  # once: another one would interrupt the end of the processes
+    sleeps(number)
+
 try:
-    run(2, interrupted, interrupted)
+    run(2, sleeps, interrupts)
 except KeyboardInterrupt:
     pass
 else:
