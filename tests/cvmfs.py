@@ -16,6 +16,7 @@ from pathlib import Path
 
 from publisher.layers.replay import ReadContents
 from publisher.repository.cvmfs.guard import Guard
+from publisher.repository.cvmfs.kept import DEFAULT_LIMIT as DEFAULT_MEMORY
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.tree.layout import RepositoryURL
 
@@ -131,6 +132,7 @@ class Machine:
         verify: bool = False,
         on_wait: Callable[[str], None] | None = None,
         read_contents: ReadContents | None = None,
+        memory: int = DEFAULT_MEMORY,
     ) -> CvmfsRepository:
         """The repository, in this process; `use` has to be called first."""
         return CvmfsRepository(
@@ -142,6 +144,7 @@ class Machine:
             state=self.state,
             configuration=self.configuration,
             read_contents=read_contents,
+            memory=memory,
         )
 
 

@@ -210,6 +210,11 @@ class MemoryLayerStage:
         self.index: BinaryIO = io.BytesIO()
         self.tar_split = io.BytesIO()
         self.packages = b""
+        self.kept = None
+
+    def memory(self, blob_size: int) -> AbstractContextManager[None]:
+        """Provide none: the tree is in memory."""
+        return nullcontext()
 
     def add_packages(self, record: bytes) -> None:
         """Keep the record of the layer's packages."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from publisher.layers.policy import Policy
+from publisher.repository.cvmfs.kept import DEFAULT_LIMIT, KeptLayers
 from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
 from publisher.repository.cvmfs.spool import StagedLayer
 from publisher.repository.directory.layer_stage import DirectoryLayerStage
@@ -45,6 +46,7 @@ class Stages:
         self.kept = folder / "kept"
         self.kept.mkdir()
         self._numbers = itertools.count()
+        self.memory = KeptLayers(DEFAULT_LIMIT)
 
     def make(self, form: str = "tree") -> Stage:
         name = str(next(self._numbers))
@@ -52,7 +54,7 @@ class Stages:
         if form == "tree":
             return DirectoryLayerStage(directory, kept, "the layer")
         staged = StagedLayer(kept, self.kept / f"{name}-blob")
-        return CvmfsLayerStage(directory, staged, "the layer")
+        return CvmfsLayerStage(directory, staged, "the layer", self.memory)
 
     def probe(self, *words: str) -> Stage:
         """A stage whose worker calls a function of tests/worker_server.py."""

@@ -36,8 +36,10 @@ def open_repository(
     url = parse_repository(text)
     if url.kind == "cvmfs":
         # Each backend is loaded if it is used: both are long to load.
+        from publisher.repository.cvmfs.kept import DEFAULT_LIMIT as DEFAULT_MEMORY
         from publisher.repository.cvmfs.places import CONFIGURATION, STATE
         from publisher.repository.cvmfs.repository import CvmfsRepository
+        from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
 
         return CvmfsRepository(
             url,
@@ -45,7 +47,8 @@ def open_repository(
             wait=wait,
             on_wait=message,
             verify=verify,
-            spool=_spool_limit(),
+            spool=_size("PUBLISHER_SPOOL_LIMIT", DEFAULT_LIMIT),
+            memory=_size("PUBLISHER_SPOOL_MEMORY", DEFAULT_MEMORY),
             state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
             configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
             read_contents=workers.read_contents if workers is not None else None,
@@ -76,17 +79,15 @@ def parse_repository(text: str | None) -> RepositoryURL:
         raise UsageError(error.what, why=error.why, hint=error.hint) from error
 
 
-def _spool_limit() -> int:
-    """Return the limit of the spool in bytes, from PUBLISHER_SPOOL_LIMIT."""
-    text = os.environ.get("PUBLISHER_SPOOL_LIMIT", "").strip()
+def _size(variable: str, default: int) -> int:
+    """Return the size in bytes that an environment variable has."""
+    text = os.environ.get(variable, "").strip()
     if not text:
-        from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
-
-        return DEFAULT_LIMIT
+        return default
     found = re.fullmatch(r"(\d+)([kMGT]?)B?", text)
     if found is None:
         raise UsageError(
-            "cannot use PUBLISHER_SPOOL_LIMIT",
+            f"cannot use {variable}",
             why=f"{text!r} is not a size",
             hint="write bytes, or 500M, 20G, 1T (powers of 1000)",
         )

@@ -12,6 +12,7 @@ from publisher.layers.blob import BlobReader, checked
 from publisher.layers.builder import LayerBuilder
 from publisher.layers.errors import LayerError, LimitExceeded
 from publisher.layers.index import IndexHeader, write_index
+from publisher.layers.kept_contents import ContentsWriter
 from publisher.layers.policy import Policy
 from publisher.layers.stream import ArchiveStream
 from publisher.layers.tar import members
@@ -55,6 +56,7 @@ def unpack(
     policy: Policy,
     tar_split: BinaryIO | None = None,
     is_checked: bool = False,
+    kept: ContentsWriter | None = None,
 ) -> LayerSummary:
     """Unpack a blob into `sink`, and write its layer index to `index`.
 
@@ -72,6 +74,7 @@ def unpack(
             assembled from the tree, because a member replaces a file of an earlier one.
         is_checked: Another process checks size and digest of `chunks` while it sends them, and
             discards the result if they do not match.
+        kept: Learns the order of the contents that `sink` has given to it.
 
     Raises:
         DigestMismatch: The blob does not have the digest of `descriptor`, or not `diff_id`.
@@ -108,7 +111,10 @@ def unpack(
         if split:
             split.finish(exact=not builder.ledger.lost_files)
         summary = _summary(builder, descriptor, diff_id, blob.archive_bytes)
-        write_index(index, index_header(summary, policy), builder.ledger.lines())
+        lines = builder.ledger.lines()
+        if kept is not None:
+            lines = kept.in_order(lines)
+        write_index(index, index_header(summary, policy), lines)
         return summary
 
 

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from publisher.closing import Closing
 from publisher.entry import TreeSink
@@ -15,6 +15,9 @@ from publisher.lazy import dataclass
 from publisher.repository.descriptors import Directories
 from publisher.repository.disk import PUBLIC_FILE_MODE, make_directories
 from publisher.tree import layout
+
+if TYPE_CHECKING:  # most commands unpack no layer
+    from publisher.layers.kept_contents import ContentsWriter
 
 Form = Literal["tree", "order"]
 
@@ -80,11 +83,17 @@ class Sink(TreeSink, Protocol):
 class StagedFiles(Closing):
     """Creates and writes the files at `place`; `open_sink` opens what receives the entries.
 
-    Close it, or use it as a context manager.
+    `kept` keeps the contents of files in memory. Close it, or use it as a context manager.
     """
 
-    def __init__(self, place: LayerPlace, open_sink: Callable[[LayerPlace], Sink]) -> None:
+    def __init__(
+        self,
+        place: LayerPlace,
+        open_sink: Callable[[LayerPlace], Sink],
+        kept: ContentsWriter | None = None,
+    ) -> None:
         self._place = place
+        self.kept = kept
         make_directories(place.tree)
         make_directories(place.index.parent)
         self._tar_split: BinaryIO | None = None
@@ -113,6 +122,8 @@ class StagedFiles(Closing):
     def close(self) -> None:
         """Close all files. On a full disk it may fail to write the rest of one."""
         try:
+            if self.kept is not None:
+                self.kept.close()
             self.sink.close()
             if self._tar_split is not None:
                 self._tar_split.close()

@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from publisher.entry import Entry, EntryType, Fixup, Generated, Merged, TreeSink
 from publisher.repository.layer_files import LayerPlace
 from publisher.tree.history import Record
 from publisher.tree.layout import RepositoryURL
+
+if TYPE_CHECKING:  # most commands unpack no layer
+    from publisher.layers.kept_contents import ContentsWriter
 
 
 class Found(Protocol):
@@ -60,6 +63,10 @@ class LayerFiles(Protocol):
         The kinds are a whiteout, an opaque marker, an attribute.
         """
 
+    @property
+    def kept(self) -> ContentsWriter | None:
+        """What keeps the contents of files in memory, of which it learns the order here."""
+
     def open_tar_split(self) -> BinaryIO:
         """Return a new file for the layer's tar-split data. If it is left empty, it is removed."""
 
@@ -73,6 +80,12 @@ class LayerStage(Protocol):
     @property
     def place(self) -> LayerPlace | None:
         """Where another process can unpack the layer; None if only this process can."""
+
+    def memory(self, blob_size: int) -> AbstractContextManager[int | None]:
+        """Provide the descriptor of memory for the layer's contents, or None.
+
+        The layer is unpacked within the block, by whichever process. `blob_size` is in bytes.
+        """
 
     def open_files(self) -> AbstractContextManager[LayerFiles]:
         """Create the files of the layer in this process; the caller closes them before `finish`."""

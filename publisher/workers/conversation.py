@@ -13,7 +13,7 @@ from publisher.repository.layer_files import LayerPlace
 from publisher.workers.answers import MOST_BYTES
 from publisher.workers.errors import WorkerEnded, WorkerFailed
 from publisher.workers.fork_server import Worker
-from publisher.workers.frames import SIZE, frame
+from publisher.workers.frames import SIZE, send_with_files
 from publisher.workers.job import Job, encode_job
 
 _WAKE_SECONDS = 0.2
@@ -87,9 +87,16 @@ class Unpacking:
         self._has_ended = False
         self.is_sent = False
 
-    def answer(self, place: LayerPlace, chunks: Iterator[bytes]) -> bytes | None:
-        """Send the job and the blob; return the answer, or None if the worker ended without one."""
-        self._send(frame(encode_job(place, self._job)))
+    def answer(
+        self, place: LayerPlace, memory: int | None, chunks: Iterator[bytes]
+    ) -> bytes | None:
+        """Send the job and the blob; return the answer, or None if the worker ended without one.
+
+        `memory` is what `LayerStage.memory` returns.
+        """
+        with suppress(ConnectionError):  # the worker has ended
+            message = encode_job(place, self._job)
+            send_with_files(self._channel, message, [] if memory is None else [memory])
         for chunk in chunks:
             if self._is_answered():
                 break

@@ -68,6 +68,7 @@ def unpack_layer(
         job.policy,
         tar_split=files.open_tar_split() if job.tar_split else None,
         is_checked=is_checked,
+        kept=files.kept,
     )
     packages = sink.packages(summary)
     if packages is not None:
@@ -77,9 +78,9 @@ def unpack_layer(
     return Unpacked(summary, files.refused)
 
 
-def open_files(place: LayerPlace) -> StagedFiles:
-    """Create the files of the layer that is unpacked at `place`."""
-    return tree_files(place) if place.form == "tree" else order_files(place)
+def open_files(place: LayerPlace, memory: int | None) -> StagedFiles:
+    """Create the files of the layer that is unpacked at `place`; see `LayerStage.memory`."""
+    return tree_files(place) if place.form == "tree" else order_files(place, memory)
 
 
 def encode_job(place: LayerPlace, job: Job) -> bytes:

@@ -99,19 +99,20 @@ class Workers(Closing):
         chunks = stage.keep(chunks)
         place = stage.place
         if not self.count or place is None:
-            with stage.open_files() as files:
+            with stage.memory(job.descriptor.size), stage.open_files() as files:
                 return unpack_layer(files, chunks, job, is_checked=False)
         self.start()
         blob = checked(chunks, job.descriptor)
         # A registry takes longer to begin its answer than to send a small layer: no worker waits
         # for that.
         first = next(blob, b"")
-        with slot, self._server.fork() as worker:
+        memory_for_contents = stage.memory(job.descriptor.size)
+        with slot, self._server.fork() as worker, memory_for_contents as memory:
             patience = patience_for(job.descriptor.size, job.policy.limits.layer_apparent_bytes)
             conversation = Conversation(worker, what, self._patience or patience, keep_going)
             unpacking = Unpacking(conversation, job)
             try:
-                answer = unpacking.answer(place, itertools.chain([first], blob))
+                answer = unpacking.answer(place, memory, itertools.chain([first], blob))
             finally:
                 status = worker.end()
             if answer is None or status is None:

@@ -28,6 +28,7 @@ class _Nowhere:
     def __init__(self) -> None:
         self.index: BinaryIO = io.BytesIO()
         self.refused: Mapping[str, int] = {}
+        self.kept = None
 
     @property
     def sink(self) -> _Nowhere:

@@ -18,6 +18,7 @@ from publisher.lazy import dataclass
 from publisher.oci.digest import digest_hex
 from publisher.repository import RepositoryError
 from publisher.repository.cvmfs.configuration import Configuration
+from publisher.repository.cvmfs.kept import KeptLayers
 from publisher.repository.cvmfs.spool import SpoolFull, StagedLayer
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.repository.disk import write_new_file
@@ -48,7 +49,7 @@ class Mirror:
     """The mirror in the directory `place`, of the repository that `configuration` describes.
 
     `writable`, `wait` (seconds) and `on_wait` are those of a directory repository. A mirror that is
-    not writable may be missing.
+    not writable may be missing. The contents of staged layers may take `memory` bytes.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Mirror:
         writable: bool,
         wait: float,
         on_wait: Callable[[str], None] | None,
+        memory: int,
     ) -> None:
+        self.kept = KeptLayers(memory)
         self._configuration = configuration
         self._state = place / layout.STATE
         self._synced = self._state / "published.json"
@@ -113,7 +116,13 @@ class Mirror:
         """Delete a staged layer that need not be published. Only under the writer lock."""
         staged = self.staged(digest)
         self.tree.staging.move_to_trash(staged.directory)
+        self.forget_contents(digest)
+
+    def forget_contents(self, digest: str) -> None:
+        """Delete what is not needed once the layer is published."""
+        staged = self.staged(digest)
         staged.delete_blob()
+        self.kept.forget(staged.name)
 
     def discard_if_idle(self, hexadecimal: str) -> bool:
         """Discard the staged layer sha256:`hexadecimal` if no publisher holds the writer lock.
@@ -201,6 +210,7 @@ class Mirror:
 
     def close(self) -> None:
         """Delete unfinished work of this process. Staged layers stay for the next run."""
+        self.kept.close()
         if self._tree is not None:
             self._tree.close()
 

@@ -13,6 +13,7 @@ from publisher.entry import EntryType
 from publisher.oci.digest import digest_hex
 from publisher.repository import Found
 from publisher.repository.cvmfs.configuration import load_configuration
+from publisher.repository.cvmfs.kept import DEFAULT_LIMIT as DEFAULT_MEMORY
 from publisher.repository.cvmfs.mirror import Mirror
 from publisher.repository.cvmfs.mount import PublishedTree
 from publisher.repository.cvmfs.places import CONFIGURATION, STATE
@@ -40,6 +41,7 @@ class CvmfsRepository:
         on_wait: Called with a sentence when a wait begins.
         verify: Read all published content back through the mount.
         spool: How many bytes of compressed layers may wait to be published.
+        memory: How many bytes of the contents of these layers may be kept in memory.
         state: The directory of the metadata mirrors.
         configuration: The directory of the server's own settings.
         read_contents: Reads the contents of staged layers when they are published; by default this
@@ -60,6 +62,7 @@ class CvmfsRepository:
         on_wait: Callable[[str], None] | None = None,
         verify: bool = False,
         spool: int = DEFAULT_LIMIT,
+        memory: int = DEFAULT_MEMORY,
         state: Path = STATE,
         configuration: Path = CONFIGURATION,
         read_contents: ReadContents | None = None,
@@ -70,7 +73,12 @@ class CvmfsRepository:
         if writable:
             self.configuration.require_owner()
         self.mirror = Mirror(
-            self.configuration, self.state, writable=writable, wait=wait, on_wait=on_wait
+            self.configuration,
+            self.state,
+            writable=writable,
+            wait=wait,
+            on_wait=on_wait,
+            memory=memory,
         )
         self.tree = PublishedTree(url, self.configuration, self.mirror)
         if not writable:
@@ -227,7 +235,8 @@ class CvmfsRepository:
 
         staging = self.mirror.tree.staging
         directory = staging.new_path()
-        stage = CvmfsLayerStage(directory, self.mirror.staged(digest), f"layer {digest}")
+        staged = self.mirror.staged(digest)
+        stage = CvmfsLayerStage(directory, staged, f"layer {digest}", self.mirror.kept)
         try:
             with stage.full_disk_explained():
                 yield stage

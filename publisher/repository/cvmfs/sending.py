@@ -23,6 +23,7 @@ from publisher.errors import DigestMismatch
 from publisher.layers.catalogs import DEFAULT_LIMIT, plan_catalogs
 from publisher.layers.errors import LayerError, NoTemporarySpace
 from publisher.layers.index import read_index
+from publisher.layers.kept_contents import kept_contents
 from publisher.layers.replay import PassOn, ReadContents, StagedContents, replay
 from publisher.layers.temporary import temporary_databases
 from publisher.repository import LayerChanged
@@ -160,6 +161,11 @@ def _damage_explained(digest: str, mirror: Mirror) -> Iterator[None]:
 
 @contextmanager
 def _read_by(read: ReadContents, staged: StagedLayer, mirror: Mirror) -> Iterator[PassOn]:
+    kept = mirror.kept.mapped(staged.name)
+    contents = None if kept is None else kept_contents(kept, f"layer sha256:{staged.name}")
+    if contents is not None:
+        yield contents
+        return
     staging = mirror.tree.staging
     scratch = staging.new_path()
     try:

@@ -42,6 +42,11 @@ class StagedLayer:
     blob: Path
 
     @property
+    def name(self) -> str:
+        """The name of the layer here."""
+        return self.directory.name
+
+    @property
     def index(self) -> Path:
         """The layer's index."""
         return self.directory / layout.LAYER_INDEX

@@ -210,7 +210,7 @@ class CvmfsTransaction:
         self._update_mirror(record, current=mirror_was_current and alone)
         execution.append_to_history(record)  # unless the mirror's commit has done so
         for digest in self._layers:
-            execution.mirror.staged(digest).delete_blob()
+            execution.mirror.forget_contents(digest)
         execution.mirror.pending.unlink()
 
     def _is_needed(self, path: str) -> bool:

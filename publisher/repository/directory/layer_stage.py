@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +37,10 @@ class DirectoryLayerStage:
         self._layer = layer
         self._is_by_a_worker = True
         self.place = LayerPlace("tree", directory)
+
+    def memory(self, blob_size: int) -> AbstractContextManager[None]:
+        """Provide none: contents are written to the tree."""
+        return nullcontext()
 
     def open_files(self) -> StagedFiles:
         """Return new files for the layer."""

@@ -13,6 +13,7 @@ import pytest
 from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest
 from publisher.repository import Repository
+from publisher.repository.cvmfs.kept import DEFAULT_LIMIT
 from publisher.repository.cvmfs.repository import CvmfsRepository
 from publisher.repository.directory.repository import DirectoryRepository
 from publisher.sources.open import Sources
@@ -92,8 +93,10 @@ class Place:
 
 
 @contextmanager
-def opened(kind: str, folder: Path, workers: Workers) -> Iterator[Place]:
-    """A new repository of one of KINDS."""
+def opened(
+    kind: str, folder: Path, workers: Workers, *, memory: int = DEFAULT_LIMIT
+) -> Iterator[Place]:
+    """A new repository of one of KINDS; on CVMFS, `memory` is for the contents of layers."""
     place = make_repository(kind, folder)
     with environment_of(place):
         repository: Repository
@@ -102,7 +105,9 @@ def opened(kind: str, folder: Path, workers: Workers) -> Iterator[Place]:
             assert isinstance(repository, DirectoryRepository)
             staging = repository.staging
         else:
-            repository = place.machine.open(NAME, read_contents=workers.read_contents)
+            repository = place.machine.open(
+                NAME, read_contents=workers.read_contents, memory=memory
+            )
             assert isinstance(repository, CvmfsRepository)
             staging = repository.mirror.tree.staging
         try:
@@ -145,8 +150,8 @@ def test_an_image_whose_worker_is_killed_is_left_out_of_the_commit_of_the_others
 def test_a_worker_that_is_killed_in_the_commit_of_a_group_costs_no_image(
     workers: Workers, tmp_path: Path
 ) -> None:
-    """On CVMFS a worker reads the layers again for the commit; each image is then tried alone."""
-    with opened("cvmfs", tmp_path, workers) as place:
+    """A worker reads layers again that are not in memory; each image is then tried alone."""
+    with opened("cvmfs", tmp_path, workers, memory=0) as place:
         for step in STEPS:
             name = f"at-{step}"
             built = place.images(name)
@@ -165,7 +170,7 @@ def test_a_worker_that_is_killed_in_the_commit_of_a_group_costs_no_image(
 def test_an_image_whose_worker_is_killed_in_each_commit_is_the_one_that_fails(
     step: int, workers: Workers, tmp_path: Path
 ) -> None:
-    with opened("cvmfs", tmp_path, workers) as place:
+    with opened("cvmfs", tmp_path, workers, memory=0) as place:
         built = place.images("x")
         with place.requested("contents", built[1], "kill_at", str(step)):
             report = place.ingest("x", together=3)

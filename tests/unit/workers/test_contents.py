@@ -289,7 +289,7 @@ def test_a_transaction_whose_worker_fails_is_aborted_and_the_next_one_completes(
     machine.make(name)
     write_layout(image(SMALL), tmp_path / "layout", "1")
     request = Request(wish_for(f"oci:{tmp_path}/layout:1", name="tool"))
-    repository = machine.open(name, read_contents=workers.read_contents)
+    repository = machine.open(name, read_contents=workers.read_contents, memory=0)
     session = repository.mirror.tree.staging.session
     try:
         (session / "probe").write_text(json.dumps(words))

@@ -1,0 +1,123 @@
+"""Memory for the contents of layers between their download and their publication."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import threading
+from contextlib import suppress
+
+from publisher.closing import Closing
+
+DEFAULT_LIMIT = 256 * 2**20
+"""Bytes of all layers together."""
+
+_LARGEST = 128 * 2**20
+"""The most bytes of one layer, so that a large one does not take the memory of several."""
+
+_USUAL_RATIO = 2
+"""Most archives are at least this many times as large as their blobs."""
+
+
+class KeptLayers(Closing):
+    """The contents of staged layers in the memory of this process, at most `limit` bytes.
+
+    The contents of other layers are read from the spool again. Layers have the names of the spool.
+    Safe to use from several threads.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._lock = threading.Lock()
+        self._kept: dict[str, Memory] = {}
+
+    def reserve(self, blob_size: int) -> Memory | None:
+        """Return memory for a layer whose blob has `blob_size` bytes; None if there is too little.
+
+        The caller passes it to `complete`, and to `keep` or `give_back`.
+        """
+        with self._lock:
+            size = min(self._left, _LARGEST)
+            if size <= 0 or _USUAL_RATIO * blob_size > size:
+                return None
+            try:
+                memory = Memory(size)
+            except OSError:  # a system without such files
+                return None
+            self._left -= size
+            return memory
+
+    def complete(self, memory: Memory) -> None:
+        """Take no more of `memory` than is used; nothing writes to it any more."""
+        memory.seal()
+        with self._lock:
+            self._left += memory.size
+            memory.size = memory.used()
+            self._left -= memory.size
+
+    def keep(self, name: str, memory: Memory) -> None:
+        """Keep `memory` as that of the layer `name`, if it is certain that nothing changes it."""
+        with self._lock:
+            self._free(self._kept.pop(name, None))
+            if memory.is_sealed:
+                self._kept[name] = memory
+            else:
+                self._free(memory)
+
+    def give_back(self, memory: Memory) -> None:
+        """Free memory that was not kept."""
+        with self._lock:
+            self._free(memory)
+
+    def mapped(self, name: str) -> mmap.mmap | None:
+        """Return the memory of a layer for reading; None if it was not kept."""
+        with self._lock:
+            memory = self._kept.get(name)
+            if memory is None:
+                return None
+            return mmap.mmap(memory.descriptor, 0, access=mmap.ACCESS_READ)
+
+    def forget(self, name: str) -> None:
+        """Free the memory of a layer, if there is any. Who reads it can read on."""
+        with self._lock:
+            self._free(self._kept.pop(name, None))
+
+    def close(self) -> None:
+        """Free the memory of all layers."""
+        with self._lock:
+            while self._kept:
+                self._free(self._kept.popitem()[1])
+
+    def _free(self, memory: Memory | None) -> None:
+        if memory is not None:
+            self._left += memory.size
+            os.close(memory.descriptor)
+
+
+class Memory:
+    """A file in memory without a name, of `size` bytes, which are taken when they are written.
+
+    The process that has its `descriptor` can neither truncate nor extend it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.is_sealed = False
+        self.descriptor = os.memfd_create("layer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.descriptor, size)
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        except OSError:
+            os.close(self.descriptor)
+            raise
+
+    def seal(self) -> None:
+        """Forbid that it is written to, unless some process still has it in its memory."""
+        with suppress(OSError):
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+            self.is_sealed = True
+
+    def used(self) -> int:
+        """Return how many bytes it takes."""
+        return os.fstat(self.descriptor).st_blocks * 512

@@ -1,0 +1,190 @@
+"""The memory for contents of staged layers is bounded, and nothing changes it once it is read."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from publisher.ingest.report import Outcome, Status
+from publisher.ingest.run import ingest
+from publisher.layers.replay import PassOn, StagedContents, read_contents_here
+from publisher.repository.cvmfs import kept as keeping
+from publisher.repository.cvmfs.kept import KeptLayers, Memory
+from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.sources.open import Sources
+from publisher.tree import layout
+from publisher.verify.run import verify
+from publisher.wishlist import wish_for
+from publisher.wishlist.model import Request
+from publisher.workers.pool import Workers
+from tests.cvmfs import Machine, make_machine
+from tests.layer_builder import Layer, file, image, layer, whiteout, write_layout
+from tests.trees import describe_tree
+
+NAME = "images.test.org"
+LIMIT = 100 * 4096
+
+
+@pytest.fixture
+def layers(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeptLayers]:
+    monkeypatch.setattr(keeping, "_LARGEST", 60 * 4096)
+    with KeptLayers(LIMIT) as kept:
+        yield kept
+    assert kept._left == LIMIT
+
+
+def reserved(layers: KeptLayers, blob_size: int = 1) -> Memory:
+    memory = layers.reserve(blob_size)
+    assert memory is not None
+    return memory
+
+
+def test_memory_is_reserved_whole_and_taken_as_far_as_it_is_used(layers: KeptLayers) -> None:
+    first, second = reserved(layers), reserved(layers)
+    assert (first.size, second.size) == (60 * 4096, 40 * 4096)
+    assert layers.reserve(1) is None
+    os.pwrite(first.descriptor, b"x" * 8192, 0)
+    layers.complete(first)
+    assert first.size == 8192
+    third = reserved(layers)
+    assert third.size == 58 * 4096
+    for memory in (second, third):
+        layers.give_back(memory)
+    layers.keep("first", first)
+    found = layers.mapped("first")
+    assert found is not None and bytes(found[:9]) == b"x" * 8 + b"x"
+    layers.forget("first")
+    assert layers.mapped("first") is None
+    assert bytes(found[:2]) == b"xx"  # who reads it can read on
+
+
+def test_a_blob_that_hardly_fits_is_not_tried(layers: KeptLayers) -> None:
+    assert layers.reserve(31 * 4096) is None
+    layers.give_back(reserved(layers, 30 * 4096))
+
+
+def test_a_layer_that_is_staged_again_replaces_what_was_kept(layers: KeptLayers) -> None:
+    for content in (b"old", b"new"):
+        memory = reserved(layers)
+        os.pwrite(memory.descriptor, content, 0)
+        layers.complete(memory)
+        layers.keep("a", memory)
+    found = layers.mapped("a")
+    assert found is not None and bytes(found[:3]) == b"new"
+
+
+def test_a_process_that_has_the_descriptor_cannot_change_size_nor_later_content(
+    layers: KeptLayers,
+) -> None:
+    memory = reserved(layers)
+    for size in (0, LIMIT):
+        with pytest.raises(PermissionError):
+            os.ftruncate(memory.descriptor, size)
+    with pytest.raises(PermissionError):
+        os.pwrite(memory.descriptor, b"x", memory.size)
+    os.pwrite(memory.descriptor, b"x", 0)
+    layers.complete(memory)
+    with pytest.raises(PermissionError):
+        os.pwrite(memory.descriptor, b"y", 0)
+    with pytest.raises(PermissionError):
+        mmap.mmap(memory.descriptor, 4096)
+    layers.keep("a", memory)
+
+
+def test_memory_that_a_process_still_has_is_not_kept(layers: KeptLayers) -> None:
+    memory = reserved(layers)
+    with mmap.mmap(memory.descriptor, 4096) as writable:
+        layers.complete(memory)
+        layers.keep("a", memory)
+        writable[0] = 1
+    assert layers.mapped("a") is None
+
+
+def test_without_such_files_nothing_is_kept(
+    layers: KeptLayers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, flags: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    assert layers.reserve(1) is None
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = make_machine(tmp_path / "machine", overlay=False)
+    for key, value in machine.environment.items():
+        monkeypatch.setenv(key, value)
+    machine.make(NAME)
+    return machine
+
+
+BASE = layer(file("d/a", b"base"), file("d/b", b"below"), file("large", os.urandom(3_000_000)))
+OWN = layer(file("d/a", b"own"), whiteout("d/b"), file("empty"))
+OTHER = layer(file("other", b"in another layer"))
+
+
+def publish(repository: CvmfsRepository, folder: Path, *layers: Layer, workers: int = 2) -> Outcome:
+    write_layout(image(*layers), folder, "1")
+    request = Request(wish_for(f"oci:{folder}:1", name="tool"))
+    with Sources() as sources, Workers(workers) as pool:
+        [outcome] = ingest([request], repository, sources, workers=pool).outcomes
+    return outcome
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_layer_in_memory_is_published_as_one_in_the_spool(
+    workers: int, machine: Machine, tmp_path: Path
+) -> None:
+    trees = []
+    for memory in (keeping.DEFAULT_LIMIT, 0):
+        name = f"of-{memory}.test.org"
+        machine.make(name)
+        read: list[StagedContents] = []
+
+        def note(
+            staged: StagedContents, read: list[StagedContents] = read
+        ) -> AbstractContextManager[PassOn]:
+            read.append(staged)
+            return read_contents_here(staged)
+
+        repository = machine.open(name, memory=memory, read_contents=note)
+        try:
+            outcome = publish(repository, tmp_path / name, BASE, OWN, workers=workers)
+            assert outcome.status is Status.PUBLISHED, outcome.error
+            assert len(read) == (0 if memory else 2)
+            assert repository.mirror.kept._left == memory
+            assert not verify(repository, deep=True).findings
+        finally:
+            repository.close()
+        trees.append(describe_tree(machine.published(name) / layout.LAYERS))
+    assert trees[0] == trees[1]
+
+
+def test_what_was_damaged_in_memory_is_fetched_again(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = KeptLayers.complete
+    damaged: list[Memory] = []
+
+    def damage(self: KeptLayers, memory: Memory) -> None:
+        if not damaged:
+            os.pwrite(memory.descriptor, b"X", 16)
+            damaged.append(memory)
+        complete(self, memory)
+
+    monkeypatch.setattr(KeptLayers, "complete", damage)
+    repository = machine.open(NAME)
+    try:
+        outcome = publish(repository, tmp_path / "layout", OTHER)
+        assert outcome.status is Status.PUBLISHED, outcome.error
+        assert damaged and outcome.layers_fetched == 2
+        assert not verify(repository, deep=True).findings
+    finally:
+        repository.close()
