@@ -125,6 +125,7 @@ def interrupts(number):
     os.kill(parent, signal.SIGINT)  # once: another one would interrupt the end of the processes
     sleeps(number)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 try:
     run(2, sleeps, interrupts)
 except KeyboardInterrupt:
