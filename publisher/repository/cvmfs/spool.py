@@ -1,7 +1,8 @@
 """Layers between their download and their publication, and the limit of their total size.
 
 A layer is staged as its compressed blob; it is not unpacked to disk. The index is made while the
-blob arrives, and the blob is read again when it is sent, unless its contents are in memory (`kept`).
+blob arrives, and the blob is read again when it is sent, unless its contents are in memory
+(`kept`).
 
 Space is reserved per image, not per layer: an image needs all its layers at once, and images with a
 part of the space each would wait for each other forever. Reservations are granted in the order of
