@@ -118,7 +118,7 @@ class ContentsWriter(Closing):
 def kept_contents(memory: mmap.mmap, layer: str) -> PassOn | None:
     """Return what passes on the contents in `memory`, in the order of the index.
 
-    Whoever receives them compares them with the index.
+    The receiver compares them with the index.
 
     Args:
         memory: What a `ContentsWriter` has filled.

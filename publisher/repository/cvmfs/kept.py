@@ -79,7 +79,7 @@ class KeptLayers(Closing):
             return mmap.mmap(memory.descriptor, 0, access=mmap.ACCESS_READ)
 
     def forget(self, name: str) -> None:
-        """Free the memory of a layer, if there is any. Who reads it can read on."""
+        """Free the memory of a layer, if there is any. A reader that has mapped it keeps it."""
         with self._lock:
             self._free(self._kept.pop(name, None))
 

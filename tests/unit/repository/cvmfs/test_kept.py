@@ -61,7 +61,7 @@ def test_memory_is_reserved_whole_and_taken_as_far_as_it_is_used(layers: KeptLay
     assert found is not None and bytes(found[:9]) == b"x" * 8 + b"x"
     layers.forget("first")
     assert layers.mapped("first") is None
-    assert bytes(found[:2]) == b"xx"  # who reads it can read on
+    assert bytes(found[:2]) == b"xx"  # a reader that has mapped it keeps it
 
 
 def test_a_blob_that_hardly_fits_is_not_tried(layers: KeptLayers) -> None:
