@@ -272,10 +272,15 @@ class Containerd(Engine):
         """Run a container to its end, with the arguments of `ctr run`, and return its output.
 
         The shim writes it to a file: ctr itself may lose the output of a command that ends at once.
+        It is part of the error if the container fails.
         """
         with tempfile.TemporaryDirectory() as directory:
             log = Path(directory) / "log"
-            self("run", "--rm", "--log-uri", log.as_uri(), *arguments)
+            try:
+                self("run", "--rm", "--log-uri", log.as_uri(), *arguments)
+            except AssertionError as error:
+                output = log.read_text(errors="surrogateescape") if log.exists() else ""
+                raise AssertionError(f"{error}{output}") from error
             return log.read_text(errors="surrogateescape")
 
     def in_namespace(self, name: str) -> Containerd:
