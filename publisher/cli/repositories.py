@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from publisher.cli.rendering import message
 from publisher.durations import DEFAULT_WAIT
 from publisher.errors import PublisherError
 from publisher.repository import Repository
+from publisher.sizes import parse_size
 from publisher.tree.layout import RepositoryURL
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def _size(variable: str, default: int) -> int:
     text = os.environ.get(variable, "").strip()
     if not text:
         return default
-    found = re.fullmatch(r"(\d+)([kMGT]?)B?", text)
-    if found is None:
+    try:
+        return int(text) if text.isdecimal() else parse_size(f"{text.removesuffix('B')}B")
+    except ValueError as error:
         raise UsageError(
             f"cannot use {variable}",
             why=f"{text!r} is not a size",
-            hint="write bytes, or 500M, 20G, 1T (powers of 1000)",
-        )
-    return int(found[1]) * int(1000 ** " kMGT".index(found[2] or " "))
+            hint="write bytes, or 500M, 20GB, 256MiB",
+        ) from error

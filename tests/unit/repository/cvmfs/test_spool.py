@@ -238,14 +238,15 @@ def test_a_staged_layer_that_was_damaged_on_disk_is_fetched_again(
     assert spoiled and machine.revision(NAME) == 2
 
 
-def test_the_limit_is_set_by_the_environment_and_parsed_strictly(
+def test_the_limits_are_set_by_the_environment_and_parsed_strictly(
     machine: Machine, tmp_path: Path
 ) -> None:
     machine.make(NAME)
     write_layout(image(layer(file("a", b"a"))), tmp_path / "layout", "1")
     words = ("ingest-image", f"oci:{tmp_path}/layout:1", "--repository", f"cvmfs:{NAME}")
-    env = {**machine.environment, "PUBLISHER_SPOOL_LIMIT": "much"}
-    refused = publisher(*words, env=env)
-    assert refused.code == 2 and "is not a size" in refused.err
-    for text in ("1", "500M", "20G", "1TB"):
-        assert publisher(*words, env={**env, "PUBLISHER_SPOOL_LIMIT": text}).code == 0
+    for name in ("PUBLISHER_SPOOL_LIMIT", "PUBLISHER_SPOOL_MEMORY"):
+        for text in ("much", "-1", "20 X", "GB"):
+            refused = publisher(*words, env={**machine.environment, name: text})
+            assert refused.code == 2 and f"cannot use {name}: {text!r} is not a size" in refused.err
+        for text in ("1", "500M", "20G", "1TB", "256MiB"):
+            assert publisher(*words, env={**machine.environment, name: text}).code == 0
