@@ -247,6 +247,7 @@ def test_the_limits_are_set_by_the_environment_and_parsed_strictly(
     for name in ("PUBLISHER_SPOOL_LIMIT", "PUBLISHER_SPOOL_MEMORY"):
         for text in ("much", "-1", "20 X", "GB"):
             refused = publisher(*words, env={**machine.environment, name: text})
-            assert refused.code == 2 and f"cannot use {name}: {text!r} is not a size" in refused.err
+            assert refused.code == 2
+            assert f"cannot use {name}\n  why: {text!r} is not a size" in refused.err
         for text in ("1", "500M", "20G", "1TB", "256MiB"):
             assert publisher(*words, env={**machine.environment, name: text}).code == 0
