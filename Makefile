@@ -55,11 +55,8 @@ format: .venv/development ## Format the code, and correct what ruff can correct
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# In an environment of its own: it is no part of the development, and has dependencies of its own.
-audit: .venv/bin/python ## Look up the versions in constraints.txt in the advisories of PyPI (network)
-	$(BIN)/python -m venv --clear build/audit
-	build/audit/bin/python -m pip install -qq --disable-pip-version-check --no-input pip-audit
-	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+audit: .venv/development ## Look up the versions in constraints.txt in a database of advisories (network)
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip $(ARGS)
 
 bench: .venv/development ## Measure the publisher beside the programs that do parts of its work
 	$(BIN)/python -m bench

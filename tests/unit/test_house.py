@@ -84,6 +84,7 @@ NOT_OF_ONE_MODULE = {
     "test_deployment.py": "the scheduled jobs in deploy/",
     "test_kubernetes.py": "the manifests in deploy/kubernetes",
     "test_prometheus.py": "the alerts and the dashboard in deploy/prometheus",
+    "test_audit.py": "the target of the Makefile",
     "test_house.py": "the files at the top of the checkout",
     "test_results.py": "the page of results and its figures",
 }
