@@ -29,6 +29,7 @@ from publisher.workers import server as fork_server
 from publisher.workers import worker as real_worker
 from publisher.workers.frames import PART, frame, receive_with_files
 from publisher.workers.surroundings import ADDRESS_SPACE
+from tests import hostile_memory
 from tests.compromised import Target, results
 
 COMMAND = (sys.executable, "-m", "tests.worker_server")
@@ -37,6 +38,9 @@ server: Any = fork_server
 unpacking: Any = importlib.import_module("publisher.layers.unpack")
 worker: Any = real_worker
 reading: Any = real_reading
+
+_files: list[int] = []
+"""The descriptors that the worker has received with its job."""
 
 _OF_THE_SYSTEM = ("posix", "_io", "_socket", "socket", "sqlite3", "resource")
 """The modules whose functions, and the methods of whose objects, make system calls."""
@@ -191,6 +195,23 @@ def leave(name: str, target: str) -> None:
     worker.encode_result = replaced
 
 
+def attack_memory(attack: str = "") -> None:
+    """Unpack the layer, and then misuse the memory for contents: see tests/hostile_memory.py.
+
+    Without an attack, all are tried that are refused, and the results are left in a file.
+    """
+    finish = worker.encode_result
+
+    def attacked(unpacked: Any, lacking: Any) -> Any:
+        if attack:
+            getattr(hostile_memory, attack)(_files[0])
+        else:
+            Path("attempts").write_text(json.dumps(hostile_memory.results(_files[0])))
+        return finish(unpacked, lacking)
+
+    worker.encode_result = attacked
+
+
 def forge(old: str, new: str) -> None:
     """Write another text in the index."""
     write = unpacking.write_index
@@ -212,6 +233,7 @@ def _is_open(number: int) -> bool:
 def _work(channel: socket.socket) -> None:
     message, files = receive_with_files(channel, 2)
     worker.receive_with_files = lambda *_: (message, files)
+    _files.extend(files)
     module, function, probe = _place(json.loads(message), files)
     if probe is not None:
         name, *words = json.loads(probe.read_text())

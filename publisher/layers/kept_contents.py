@@ -115,21 +115,25 @@ class ContentsWriter(Closing):
             self.close()
 
 
-def kept_contents(memory: mmap.mmap, layer: str) -> PassOn | None:
+def is_complete(memory: int) -> bool:
+    """Return whether a `ContentsWriter` has kept the whole layer in the file `memory`."""
+    head = os.pread(memory, _HEAD.size, 0)
+    return len(head) == _HEAD.size and any(head)
+
+
+def kept_contents(memory: mmap.mmap, layer: str) -> PassOn:
     """Return what passes on the contents in `memory`, in the order of the index.
 
-    The receiver compares them with the index.
+    The receiver compares them with the index. The function raises LayerError if the memory is
+    damaged.
 
     Args:
-        memory: What a `ContentsWriter` has filled.
+        memory: What a `ContentsWriter` has filled; it is complete.
         layer: The name of the layer in errors.
-
-    Returns:
-        None if nothing was kept. The function raises LayerError if the memory is damaged.
     """
     view = memoryview(memory)
     start, size = _HEAD.unpack_from(view)
-    return partial(_pass_on, view, view[start : start + size], layer) if start else None
+    return partial(_pass_on, view, view[start : start + size], layer)
 
 
 def _pass_on(contents: memoryview, table: memoryview, layer: str, receive: Receive) -> None:

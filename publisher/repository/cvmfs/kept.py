@@ -19,6 +19,12 @@ _LARGEST = 128 * 2**20
 _USUAL_RATIO = 2
 """Most archives are at least this many times as large as their blobs."""
 
+_RARE_RATIO = 8
+"""Few archives are more than this many times as large as their blobs, apart from small ones."""
+
+_SMALLEST = 2**20
+"""What every layer gets, since small archives with few different bytes have larger ratios."""
+
 
 class KeptLayers(Closing):
     """The contents of staged layers in the memory of this process, at most `limit` bytes.
@@ -38,7 +44,7 @@ class KeptLayers(Closing):
         The caller passes it to `complete`, and to `keep` or `give_back`.
         """
         with self._lock:
-            size = min(self._left, _LARGEST)
+            size = min(self._left, _LARGEST, _SMALLEST + _RARE_RATIO * blob_size)
             if size <= 0 or _USUAL_RATIO * blob_size > size:
                 return None
             try:
@@ -60,7 +66,7 @@ class KeptLayers(Closing):
         """Keep `memory` as that of the layer `name`, if it is certain that nothing changes it."""
         with self._lock:
             self._free(self._kept.pop(name, None))
-            if memory.is_sealed:
+            if memory.readable:
                 self._kept[name] = memory
             else:
                 self._free(memory)
@@ -71,12 +77,12 @@ class KeptLayers(Closing):
             self._free(memory)
 
     def mapped(self, name: str) -> mmap.mmap | None:
-        """Return the memory of a layer for reading; None if it was not kept."""
-        with self._lock:
+        """Return the memory of a layer for reading; None if it was not kept, or cannot be read."""
+        with self._lock, suppress(OSError):  # a limit of the address space, or of descriptors
             memory = self._kept.get(name)
-            if memory is None:
-                return None
-            return mmap.mmap(memory.descriptor, 0, access=mmap.ACCESS_READ)
+            if memory is not None:
+                return mmap.mmap(memory.descriptor, memory.readable, access=mmap.ACCESS_READ)
+        return None
 
     def forget(self, name: str) -> None:
         """Free the memory of a layer, if there is any. A reader that has mapped it keeps it."""
@@ -98,12 +104,13 @@ class KeptLayers(Closing):
 class Memory:
     """A file in memory without a name, of `size` bytes, which are taken when they are written.
 
-    The process that has its `descriptor` can neither truncate nor extend it.
+    The process that has its `descriptor` can neither truncate nor extend it. `readable` is how many
+    bytes from its beginning can be read once it is sealed.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.is_sealed = False
+        self.readable = 0
         self.descriptor = os.memfd_create("layer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.descriptor, size)
@@ -116,7 +123,9 @@ class Memory:
         """Forbid that it is written to, unless some process still has it in its memory."""
         with suppress(OSError):
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-            self.is_sealed = True
+            # A hole takes memory when it is read, beyond what `used` returns, or the process gets
+            # SIGBUS if the machine has none.
+            self.readable = os.lseek(self.descriptor, 0, os.SEEK_HOLE)
 
     def used(self) -> int:
         """Return how many bytes it takes."""

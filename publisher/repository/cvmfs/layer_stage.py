@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from publisher.entry import Content, Entry
-from publisher.layers.kept_contents import ContentsWriter
+from publisher.layers.kept_contents import ContentsWriter, is_complete
 from publisher.layers.replay import FileOrder
 from publisher.repository.cvmfs.kept import KeptLayers, Memory
 from publisher.repository.cvmfs.spool import SpoolFull, StagedLayer
@@ -98,7 +98,7 @@ class CvmfsLayerStage:
                 raise
         self.place.order.rename(self._staged.order)
         self._blob_file.rename(self._staged.blob)
-        if self._memory is not None:
+        if self._memory is not None and is_complete(self._memory.descriptor):
             self._kept.keep(self._staged.name, self._memory)
             self._memory = None
 

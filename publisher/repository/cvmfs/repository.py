@@ -88,7 +88,12 @@ class CvmfsRepository:
 
         session = self.mirror.tree.staging.session
         self._spool = Spool(
-            self.mirror.blobs, session, spool, self.mirror.discard_if_idle, self.mirror.free_space
+            self.mirror.blobs,
+            session,
+            spool,
+            self.mirror.discard_if_idle,
+            self.mirror.free_space,
+            self.mirror.kept.forget,
         )
         notify = on_wait or (lambda text: None)
         self.guard = Guard(self.configuration, self.mirror.command_note, wait, notify)

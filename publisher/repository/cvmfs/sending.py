@@ -162,9 +162,8 @@ def _damage_explained(digest: str, mirror: Mirror) -> Iterator[None]:
 @contextmanager
 def _read_by(read: ReadContents, staged: StagedLayer, mirror: Mirror) -> Iterator[PassOn]:
     kept = mirror.kept.mapped(staged.name)
-    contents = None if kept is None else kept_contents(kept, f"layer sha256:{staged.name}")
-    if contents is not None:
-        yield contents
+    if kept is not None:
+        yield kept_contents(kept, f"layer sha256:{staged.name}")
         return
     staging = mirror.tree.staging
     scratch = staging.new_path()

@@ -101,6 +101,7 @@ class Spool:
         limit: The limit in bytes, like all sizes here.
         discard: Deletes the layer with that name; returns False if that is not possible now.
         free_space: Returns the free bytes of the disk, or None if unknown.
+        forget: Frees what is in memory of the layer with that name.
     """
 
     def __init__(
@@ -110,12 +111,14 @@ class Spool:
         limit: int,
         discard: Callable[[str], bool],
         free_space: Callable[[], int | None],
+        forget: Callable[[str], None],
     ) -> None:
         self._blobs = blobs
         self._session = session
         self._limit = limit
         self._discard = discard
         self._free_space = free_space
+        self._forget = forget
         self._changed = threading.Condition()
         self._queue: deque[object] = deque()
         self._admitted: list[Mapping[str, int]] = []
@@ -125,6 +128,9 @@ class Spool:
         self, layers: Mapping[str, int], keep_waiting: Callable[[], None]
     ) -> Iterator[None]:
         """Reserve space for `layers` (sizes by name) of one image, until the block ends.
+
+        Layers that no other image of this process needs are then forgotten: either they are
+        published, or their image has failed.
 
         `keep_waiting` is called repeatedly while this waits; an exception from it ends the wait.
         """
@@ -137,6 +143,8 @@ class Spool:
         finally:
             with self._changed:
                 self._admitted = [each for each in self._admitted if each is not layers]
+                for name in layers.keys() - set().union(*self._admitted):
+                    self._forget(name)
                 self._changed.notify_all()
 
     def _wait(self, layers: Mapping[str, int], keep_waiting: Callable[[], None]) -> None:

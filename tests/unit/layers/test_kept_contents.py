@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ from publisher.errors import DigestMismatch
 from publisher.layers import kept_contents as keeping
 from publisher.layers.content import filled
 from publisher.layers.errors import LayerError
-from publisher.layers.kept_contents import ContentsWriter, kept_contents
+from publisher.layers.kept_contents import ContentsWriter, is_complete, kept_contents
 from publisher.layers.policy import Policy
 from publisher.layers.replay import FileOrder, PassOn, StagedContents, read_contents_here, replay
 from publisher.layers.unpack import unpack
@@ -84,7 +85,9 @@ class Staged:
             return self.sent(pass_on)
 
     def kept(self) -> PassOn | None:
-        """The reader of the memory."""
+        """The reader of the memory; None if the layer was not kept."""
+        if not is_complete(self.descriptor):
+            return None
         memory = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
         return kept_contents(memory, "layer x")
 
@@ -232,6 +235,33 @@ def test_nothing_is_kept_of_a_layer_that_was_not_unpacked_to_its_end(tmp_path: P
             chunks = [source.blob[:-20]]
             unpack(chunks, source.descriptor, source.diff_id, sink, index, Policy(), kept=sink.kept)
         assert made.kept() is None
+
+
+@pytest.mark.parametrize("limit", [16, 100_000], ids=["nothing", "a part"])
+def test_what_could_not_be_written_is_not_kept(limit: int) -> None:
+    memory = os.memfd_create("layer")
+    os.ftruncate(memory, SIZE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with ContentsWriter(memory) as writer:
+            writer.add(Entry("a", EntryType.FILE, size=300_000), (bytes(300_000),))
+            assert list(writer.in_order(["header"])) == ["header"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not is_complete(memory)
+    os.close(memory)
+
+
+def test_layers_with_many_small_files_are_kept(tmp_path: Path) -> None:
+    assert _is_kept(layer(*(file(f"{number}", b"x") for number in range(1100))), tmp_path, SIZE)
+
+
+def test_memory_that_is_smaller_than_its_head_is_not_complete() -> None:
+    memory = os.memfd_create("layer")
+    os.write(memory, b"\xff" * 15)
+    assert not is_complete(memory)
+    os.close(memory)
 
 
 def test_only_files_are_noted(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,7 +17,9 @@ from publisher.ingest.run import ingest
 from publisher.layers.replay import PassOn, StagedContents, read_contents_here
 from publisher.repository.cvmfs import kept as keeping
 from publisher.repository.cvmfs.kept import KeptLayers, Memory
+from publisher.repository.cvmfs.layer_stage import CvmfsLayerStage
 from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.repository.cvmfs.spool import StagedLayer
 from publisher.sources.open import Sources
 from publisher.tree import layout
 from publisher.verify.run import verify
@@ -26,6 +29,7 @@ from publisher.workers.pool import Workers
 from tests.cvmfs import Machine, make_machine
 from tests.layer_builder import Layer, file, image, layer, whiteout, write_layout
 from tests.trees import describe_tree
+from tests.worker_stages import job
 
 NAME = "images.test.org"
 LIMIT = 100 * 4096
@@ -62,6 +66,48 @@ def test_memory_is_reserved_whole_and_taken_as_far_as_it_is_used(layers: KeptLay
     layers.forget("first")
     assert layers.mapped("first") is None
     assert bytes(found[:2]) == b"xx"  # a reader that has mapped it keeps it
+
+
+def test_a_small_layer_reserves_what_it_probably_needs(
+    layers: KeptLayers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_SMALLEST", 4096)
+    found = [reserved(layers, pages * 4096) for pages in (1, 4, 4)]
+    assert [memory.size // 4096 for memory in found] == [9, 33, 33]
+    for memory in found:
+        layers.give_back(memory)
+
+
+def test_holes_are_not_read_since_that_takes_memory(layers: KeptLayers) -> None:
+    memory = reserved(layers)
+    os.pwrite(memory.descriptor, b"x" * 8192, 0)
+    os.pwrite(memory.descriptor, b"x", 20 * 4096)
+    layers.complete(memory)
+    assert memory.size == 3 * 4096
+    layers.keep("a", memory)
+    found = layers.mapped("a")
+    assert found is not None and bytes(found) == b"x" * 8192
+
+
+def test_memory_that_was_not_written_is_not_kept(layers: KeptLayers) -> None:
+    memory = reserved(layers)
+    layers.complete(memory)
+    layers.keep("a", memory)
+    assert layers.mapped("a") is None
+
+
+def test_memory_that_cannot_be_mapped_is_not_read(layers: KeptLayers) -> None:
+    memory = reserved(layers)
+    os.pwrite(memory.descriptor, b"x", 0)
+    layers.complete(memory)
+    layers.keep("a", memory)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert layers.mapped("a") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert layers.mapped("a") is not None
 
 
 def test_a_blob_that_hardly_fits_is_not_tried(layers: KeptLayers) -> None:
@@ -165,6 +211,52 @@ def test_a_layer_in_memory_is_published_as_one_in_the_spool(
             repository.close()
         trees.append(describe_tree(machine.published(name) / layout.LAYERS))
     assert trees[0] == trees[1]
+
+
+def test_a_layer_that_does_not_fit_takes_no_memory_until_it_is_sent(tmp_path: Path) -> None:
+    large = layer(file("first", bytes(300_000)), file("second", bytes(300_000)))
+    memory = KeptLayers(400_000)
+    staged = StagedLayer(tmp_path / "staged", tmp_path / "blob")
+    stage = CvmfsLayerStage(tmp_path / "stage", staged, "the layer", memory)
+    with Workers(0) as here:
+        here.unpack(stage, large.chunks(), job(large))
+    assert memory._left < 100_000
+    stage.finish()
+    stage.close()
+    assert memory._left == 400_000
+
+
+def test_the_layers_of_an_image_that_fails_take_no_memory_afterwards(
+    machine: Machine, tmp_path: Path
+) -> None:
+    repository = machine.open(NAME)
+    try:
+        built = image(BASE, OWN)
+        write_layout(built, tmp_path / "layout", "1")
+        blob = tmp_path / "layout/blobs/sha256" / OWN.descriptor.digest.removeprefix("sha256:")
+        blob.write_bytes(bytes(len(OWN.blob)))
+        request = Request(wish_for(f"oci:{tmp_path}/layout:1", name="tool"))
+        with Sources() as sources, Workers(0) as here:
+            [outcome] = ingest([request], repository, sources, workers=here).outcomes
+        assert outcome.status is Status.FAILED
+        assert repository.mirror.is_staged(BASE.descriptor.digest)
+        assert repository.mirror.kept._left == keeping.DEFAULT_LIMIT
+    finally:
+        repository.close()
+
+
+def test_a_layer_that_is_discarded_takes_no_memory(machine: Machine) -> None:
+    repository = machine.open(NAME)
+    try:
+        with repository.stage_layer(OTHER.descriptor.digest) as stage, Workers(0) as here:
+            here.unpack(stage, OTHER.chunks(), job(OTHER))
+            stage.finish()
+        kept, name = repository.mirror.kept, OTHER.descriptor.digest.removeprefix("sha256:")
+        assert kept.mapped(name) is not None
+        assert repository.mirror.discard_if_idle(name)
+        assert kept.mapped(name) is None
+    finally:
+        repository.close()
 
 
 def test_what_was_damaged_in_memory_is_fetched_again(

@@ -37,13 +37,21 @@ class Place:
     free: int = 1000
     busy: bool = False
     discarded: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.blobs = self.folder / "blobs"
         self.session = self.folder / "sessions/own"
         for directory in (self.blobs, self.session):
             directory.mkdir(parents=True)
-        self.spool = Spool(self.blobs, self.session, 100, self.discard, lambda: self.free)
+        self.spool = Spool(
+            self.blobs,
+            self.session,
+            100,
+            self.discard,
+            lambda: self.free,
+            self.forgotten.append,
+        )
 
     def keep(self, name: str, size: int, age: float = 0) -> None:
         (self.blobs / name).write_bytes(bytes(size))
@@ -82,6 +90,14 @@ def test_images_share_the_space_up_to_the_limit_and_a_shared_layer_counts_once(
         with place.spool.reserve({"b": 30}, no_longer):
             assert not place.fits({"c": 1})
         assert place.fits({"c": 1})
+
+
+def test_a_layer_is_forgotten_once_no_image_needs_it(place: Place) -> None:
+    with place.spool.reserve({"a": 1, "shared": 1}, no_longer):
+        with place.spool.reserve({"b": 1, "shared": 1}, no_longer):
+            assert not place.forgotten
+        assert place.forgotten == ["b"]
+    assert sorted(place.forgotten) == ["a", "b", "shared"]
 
 
 def test_an_image_larger_than_the_limit_is_admitted_alone(place: Place) -> None:
