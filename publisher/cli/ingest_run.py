@@ -85,6 +85,7 @@ def publish(
         wait=options.wait,
         verify=options.verify_publish,
         workers=workers,
+        stop=stop,
     )
     try:
         with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,13 @@ def open_repository(
     wait: float = DEFAULT_WAIT,
     verify: bool = False,
     workers: Workers | None = None,
+    stop: threading.Event | None = None,
 ) -> Repository:
     """Return the repository that a URL names; raise UsageError if none was given.
 
     `may_be_new`: accept a directory in which publishing creates a repository, or would create one.
     `verify` asks a CVMFS repository to read back what it publishes. `workers` read the staged
-    layers that are published; without them, this process does.
+    layers that are published; without them, this process does. `stop` ends waiting for others.
     """
     url = parse_repository(text)
     if url.kind == "cvmfs":
@@ -46,6 +48,7 @@ def open_repository(
             writable=writable,
             wait=wait,
             on_wait=message,
+            stop=stop,
             verify=verify,
             spool=_size("PUBLISHER_SPOOL_LIMIT", DEFAULT_LIMIT),
             memory=_size("PUBLISHER_SPOOL_MEMORY", DEFAULT_MEMORY),
@@ -56,7 +59,7 @@ def open_repository(
     from publisher.repository.directory.repository import DirectoryRepository
 
     return DirectoryRepository(
-        url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=message
+        url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=message, stop=stop
     )
 
 

@@ -9,7 +9,7 @@ from publisher.ingest.layers import Interrupted
 from publisher.ingest.report import Outcome, Status
 from publisher.ingest.shared import Run
 from publisher.ingest.wanted import ConcurrentlyPublished, RequestedImage, compare
-from publisher.repository import RepositoryError
+from publisher.repository import RepositoryBusy, RepositoryError
 from publisher.tree.pins import ImagePinned
 
 _TRIES = 3
@@ -23,6 +23,11 @@ def ingest_image(run: Run, image: RequestedImage) -> Outcome | None:
         return _outcome(image, Status.PINNED, error.source_digest or "", remark=str(error))
     except Interrupted:
         run.cut_short = True
+        return None
+    except RepositoryBusy:
+        if not run.stop.is_set():
+            raise
+        run.cut_short = True  # it waited for another process when the run was stopped
         return None
 
 

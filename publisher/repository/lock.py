@@ -75,15 +75,21 @@ class WriterLock:
         directory: The repository's state directory.
         wait: How many seconds to wait for another process.
         on_wait: Called once with a message that names the holder, when waiting begins.
+        stop: Ends the waiting once it is set, as the time to wait does.
     """
 
     def __init__(
-        self, directory: Path, wait: float, on_wait: Callable[[str], None] | None = None
+        self,
+        directory: Path,
+        wait: float,
+        on_wait: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._path = directory / _LOCK
         self._holder = directory / "holder.json"
         self._wait = wait
         self._on_wait = on_wait
+        self._stop = stop
         # Threads of this process wait here, without polling the file.
         self._threads = threading.Lock()
 
@@ -127,7 +133,7 @@ class WriterLock:
             self._on_wait(f"waiting for the repository: {self._describe_holder()}")
         began = time.monotonic()
         try:
-            lock.acquire(timeout=self._wait)
+            lock.acquire(timeout=self._wait, cancel_check=self._stop.is_set if self._stop else None)
             return True
         except filelock.Timeout as error:
             self._wait = 0  # the other threads of this run need not wait as long again

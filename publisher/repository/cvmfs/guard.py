@@ -9,6 +9,7 @@ without a matching note belongs to another user of the server, and is never chan
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,15 +53,22 @@ class Guard:
         note: The file for the process groups of this publisher's commands.
         wait: Seconds to wait for other transactions, leases, and processes that use the mount.
         notify: Called with a sentence when a wait begins.
+        stop: Ends the waiting once it is set, as the time to wait does.
     """
 
     def __init__(
-        self, configuration: Configuration, note: Path, wait: float, notify: Notify
+        self,
+        configuration: Configuration,
+        note: Path,
+        wait: float,
+        notify: Notify,
+        stop: threading.Event | None = None,
     ) -> None:
         self._configuration = configuration
         self._note = note
         self._wait = wait
         self._notify = notify
+        self._stop = stop or threading.Event()
         self.server = Server(configuration, started=self._started, wait=wait, notify=notify)
 
     def retry(self, command: Callable[[], object], *, stays_open: bool = False) -> None:
@@ -73,7 +81,8 @@ class Guard:
             RepositoryBusy: Another transaction, lease or process still blocks it, or the server
                 made no progress.
         """
-        for pause in self._pauses("waiting for another transaction, lease or open file"):
+        text = "waiting for another transaction, lease or open file"
+        for pause in self._pauses(text, self._stop):
             try:
                 with self._aborted_on_failure():
                     command()
@@ -92,7 +101,8 @@ class Guard:
         Raises:
             RepositoryBusy: This took more than `wait` seconds.
         """
-        for pause in self._pauses(f"waiting for cvmfs:{self._configuration.name}: {{}}"):
+        text = f"waiting for cvmfs:{self._configuration.name}: {{}}"
+        for pause in self._pauses(text, self._stop):
             reason, hint = self._reason()
             if not reason:
                 return
@@ -109,7 +119,9 @@ class Guard:
         note = self._read_note()
         if note is None:
             return
-        for pause in self._pauses("waiting for cvmfs_server of an interrupted run"):
+        # Not ended by `stop`: what this publisher has begun is aborted by it, and not left open.
+        text = "waiting for cvmfs_server of an interrupted run"
+        for pause in self._pauses(text, threading.Event()):
             alive = [group for group in note.pids if _is_alive(group)]
             if not alive:
                 break
@@ -167,21 +179,24 @@ class Guard:
             )
         return "", ""
 
-    def _pauses(self, text: str) -> Iterator[float | None]:
-        """Pace attempts: pause after each one; yield None if the attempt is the last one."""
+    def _pauses(self, text: str, stop: threading.Event) -> Iterator[float | None]:
+        """Pace attempts: pause after each one; yield None if the attempt is the last one.
+
+        It is if the time to wait is over, or `stop` is set.
+        """
         deadline = time.monotonic() + self._wait
         pause = _FIRST_PAUSE
         announced = False
         while True:
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or stop.is_set():
                 yield None
                 return
             yield pause
             if not announced:
                 self._notify(text.format(self._reason()[0]) if "{}" in text else text)
                 announced = True
-            time.sleep(min(pause, left))
+            stop.wait(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _started(self, group: int) -> None:

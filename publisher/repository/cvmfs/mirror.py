@@ -9,6 +9,7 @@ current: no other publisher has published since it was updated.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,8 +49,8 @@ def command_note(place: Path) -> Path:
 class Mirror:
     """The mirror in the directory `place`, of the repository that `configuration` describes.
 
-    `writable`, `wait` (seconds) and `on_wait` are those of a directory repository. A mirror that is
-    not writable may be missing. The contents of staged layers may take `memory` bytes.
+    `writable`, `wait` (seconds), `on_wait` and `stop` are those of a directory repository. A mirror
+    that is not writable may be missing. The contents of staged layers may take `memory` bytes.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Mirror:
         writable: bool,
         wait: float,
         on_wait: Callable[[str], None] | None,
+        stop: threading.Event | None,
         memory: int,
     ) -> None:
         self.kept = KeptLayers(memory)
@@ -72,7 +74,12 @@ class Mirror:
         if writable or (place / layout.METADATA).is_dir():
             url = RepositoryURL("dir", str(place))
             self._tree = DirectoryRepository(
-                url, writable=writable, may_be_new=writable, wait=wait, on_wait=on_wait
+                url,
+                writable=writable,
+                may_be_new=writable,
+                wait=wait,
+                on_wait=on_wait,
+                stop=stop,
             )
         if writable:
             self.blobs.mkdir(mode=0o700, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
@@ -39,6 +40,7 @@ class CvmfsRepository:
         writable: Prepare for transactions: create the mirror, recover interrupted transactions.
         wait: Seconds to wait for other publishers, leases, and processes that use the mount.
         on_wait: Called with a sentence when a wait begins.
+        stop: Ends the waiting once it is set.
         verify: Read all published content back through the mount.
         spool: How many bytes of compressed layers may wait to be published.
         memory: How many bytes of the contents of these layers may be kept in memory.
@@ -60,6 +62,7 @@ class CvmfsRepository:
         writable: bool = False,
         wait: float = DEFAULT_WAIT,
         on_wait: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
         verify: bool = False,
         spool: int = DEFAULT_LIMIT,
         memory: int = DEFAULT_MEMORY,
@@ -78,6 +81,7 @@ class CvmfsRepository:
             writable=writable,
             wait=wait,
             on_wait=on_wait,
+            stop=stop,
             memory=memory,
         )
         self.tree = PublishedTree(url, self.configuration, self.mirror)
@@ -96,7 +100,7 @@ class CvmfsRepository:
             self.mirror.kept.forget,
         )
         notify = on_wait or (lambda text: None)
-        self.guard = Guard(self.configuration, self.mirror.command_note, wait, notify)
+        self.guard = Guard(self.configuration, self.mirror.command_note, wait, notify, stop)
         self._verify = verify
         self._read_contents = read_contents
         self._recover()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
@@ -44,6 +45,7 @@ class DirectoryRepository:
             unmounted path is an error.
         wait: How many seconds to wait for another writer.
         on_wait: Called once, with a message for the user, when waiting begins.
+        stop: Ends the waiting once it is set.
 
     Raises:
         RepositoryError: The directory cannot be used in this way.
@@ -57,6 +59,7 @@ class DirectoryRepository:
         may_be_new: bool = False,
         wait: float = DEFAULT_WAIT,
         on_wait: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.url = url
         # Fixed once, so that the repository stays the same if the working directory changes.
@@ -67,7 +70,7 @@ class DirectoryRepository:
         if writable:
             from publisher.repository.directory.workspace import Workspace
 
-            self._workspace = Workspace(self.root, prepare(self.root), wait, on_wait)
+            self._workspace = Workspace(self.root, prepare(self.root), wait, on_wait, stop)
             self._workspace.recover()
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,15 +15,20 @@ from publisher.repository.lock import WriterLock
 class Workspace:
     """The private side of a repository that is open for writing.
 
-    `wait` (seconds) and `on_wait` are those of `WriterLock`.
+    `wait` (seconds), `on_wait` and `stop` are those of `WriterLock`.
     """
 
     def __init__(
-        self, root: Path, staging: Staging, wait: float, on_wait: Callable[[str], None] | None
+        self,
+        root: Path,
+        staging: Staging,
+        wait: float,
+        on_wait: Callable[[str], None] | None,
+        stop: threading.Event | None,
     ) -> None:
         self.root = root
         self.staging = staging
-        self.lock = WriterLock(staging.directory, wait, on_wait)
+        self.lock = WriterLock(staging.directory, wait, on_wait, stop)
 
     def recover(self) -> None:
         """Finish or discard what an ended process left; a live writer has already done it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from rich.console import Console
 
 from publisher.cli.live_progress import LiveProgress
 from publisher.ingest.report import Outcome, Status
+from publisher.repository.lock import new_lock
+from tests.any_repository import NAME, make_repository
 from tests.command import command, succeed
 from tests.layer_builder import file, image, layer, write_layout
 from tests.processes import wait_until
@@ -38,6 +41,31 @@ def test_the_first_interrupt_is_shown_and_no_live_line_remains(tmp_path: Path) -
     assert lines[-1] == "publisher: interrupted; the next run goes on from there"
     assert not [line for line in lines if "fetching" in line]
     assert terminal.screen.has_cursor
+
+
+@pytest.mark.parametrize(
+    ("kind", "waits_for"), [("directory", "lock"), ("cvmfs", "lock"), ("cvmfs", "server")]
+)
+def test_the_first_interrupt_ends_a_wait_for_others(
+    kind: str, waits_for: str, tmp_path: Path
+) -> None:
+    place = make_repository(kind, tmp_path)
+    write_layout(image(layer(file("a"))), tmp_path / "layout", "1")
+    words = ("ingest-image", f"oci:{tmp_path}/layout:1", "--repository", place.url)
+    with ExitStack() as others:
+        if waits_for == "lock":
+            place.state.mkdir(parents=True, exist_ok=True)
+            others.enter_context(new_lock(place.state / "lock"))
+        else:
+            assert place.machine is not None
+            place.machine.server("transaction", NAME)
+            others.callback(place.machine.server, "abort", "-f", NAME)
+        terminal = Terminal(command(*words, "--wait", "100000"), **place.env)
+        wait_until(lambda: terminal.shows("waiting for"))
+        terminal.type(b"\x03")
+        assert terminal.wait() == 130
+    assert terminal.screen.lines[-1] == "publisher: interrupted; the next run goes on from there"
+    succeed(*words, env=place.env)
 
 
 @pytest.fixture

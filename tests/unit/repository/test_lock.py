@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,6 +108,17 @@ def test_a_waiting_writer_reports_it_once_and_continues_after_the_release(state:
             assert process.wait(10) == 0
     assert len(reports) == 1
     assert f"process {process.pid}" in reports[0]
+
+
+def test_a_writer_that_is_to_stop_waits_no_longer_and_never_begins_to(state: Path) -> None:
+    stop = threading.Event()
+    with holder(state) as process:
+        for _ in range(2):
+            lock = WriterLock(state, 10**6, lambda _: stop.set(), stop)
+            with pytest.raises(RepositoryBusy, match=str(process.pid)), lock.hold("test"):
+                pytest.fail("two writers at once")
+    with WriterLock(state, 0, None, stop).hold("test") as held:  # nobody is waited for
+        assert held
 
 
 def test_a_writer_that_need_not_wait_reports_nothing(state: Path) -> None:
