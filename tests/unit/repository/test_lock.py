@@ -117,7 +117,7 @@ def test_a_writer_that_is_to_stop_waits_no_longer_and_never_begins_to(state: Pat
             lock = WriterLock(state, 10**6, lambda _: stop.set(), stop)
             with pytest.raises(RepositoryBusy, match=str(process.pid)), lock.hold("test"):
                 pytest.fail("two writers at once")
-    with WriterLock(state, 0, None, stop).hold("test") as held:  # nobody is waited for
+    with WriterLock(state, 0, None, stop).hold("test") as held:  # it is free
         assert held
 
 
