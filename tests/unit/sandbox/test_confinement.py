@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -60,11 +61,13 @@ MakeMachine = Callable[[int], Machine]
 @pytest.fixture(scope="module")
 def machine_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeMachine]:
     """Makes a machine with files of the user with this number."""
+    temporary = Path(tempfile.gettempdir())
 
     def make(owner: int) -> Machine:
         top = tmp_path_factory.mktemp("machine")
-        for each in (top, *list(top.parents)[:2]):  # pytest's own directories are private
-            each.chmod(0o755)
+        for each in (top, *top.parents):
+            if temporary in each.parents:  # pytest's own directories are private
+                each.chmod(0o755)
         staging = top / "staging"
         staging.mkdir()
         os.chown(staging, owner, owner)
