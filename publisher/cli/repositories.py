@@ -38,7 +38,7 @@ def open_repository(
     url = parse_repository(text)
     if url.kind == "cvmfs":
         # Each backend is loaded if it is used: both are long to load.
-        from publisher.repository.cvmfs.kept import DEFAULT_LIMIT as DEFAULT_MEMORY
+        from publisher.repository.cvmfs.kept import default_limit
         from publisher.repository.cvmfs.places import CONFIGURATION, STATE
         from publisher.repository.cvmfs.repository import CvmfsRepository
         from publisher.repository.cvmfs.spool import DEFAULT_LIMIT
@@ -51,7 +51,7 @@ def open_repository(
             stop=stop,
             verify=verify,
             spool=_size("PUBLISHER_SPOOL_LIMIT", DEFAULT_LIMIT),
-            memory=_size("PUBLISHER_SPOOL_MEMORY", DEFAULT_MEMORY),
+            memory=_size("PUBLISHER_SPOOL_MEMORY", default_limit()),
             state=Path(os.environ.get("PUBLISHER_STATE", STATE)),
             configuration=Path(os.environ.get("PUBLISHER_CVMFS_CONFIGURATION", CONFIGURATION)),
             read_contents=workers.read_contents if workers is not None else None,

@@ -7,14 +7,22 @@ import mmap
 import os
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 from publisher.closing import Closing
 
 DEFAULT_LIMIT = 256 * 2**20
 """Bytes of all layers together."""
 
+_SHARE = 8
+"""The default limit is at most this fraction of the usable memory: without space to swap, the
+system cannot take back what is kept, and ends a process instead."""
+
 _LARGEST = 128 * 2**20
 """The most bytes of one layer, so that a large one does not take the memory of several."""
+
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_ALL_GROUPS = Path("/sys/fs/cgroup")
 
 _USUAL_RATIO = 2
 """Most archives are at least this many times as large as their blobs."""
@@ -24,6 +32,28 @@ _RARE_RATIO = 8
 
 _SMALLEST = 2**20
 """What every layer gets, since small archives with few different bytes have larger ratios."""
+
+
+def default_limit() -> int:
+    """Return the limit in bytes for this process, by the memory that it may use."""
+    return min(DEFAULT_LIMIT, _usable_memory() // _SHARE)
+
+
+def _usable_memory() -> int:
+    """Return the bytes of the machine's memory, or of the smallest limit of its control groups."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(FileNotFoundError):
+        for line in _OWN_GROUPS.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "memory":  # version 1
+                root, name = _ALL_GROUPS / "memory", "memory.limit_in_bytes"
+            else:
+                root, name = _ALL_GROUPS, "memory.max"
+            # In a container, only a part of the path exists, or nothing but the root.
+            for group in (path, *Path(path).parents):
+                with suppress(OSError, ValueError):  # "max"
+                    found.append(int((root / str(group).lstrip("/") / name).read_text()))
+    return min(found)
 
 
 class KeptLayers(Closing):

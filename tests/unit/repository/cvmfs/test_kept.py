@@ -49,6 +49,37 @@ def reserved(layers: KeptLayers, blob_size: int = 1) -> Memory:
     return memory
 
 
+@pytest.mark.parametrize(
+    ("own", "limits", "expected"),
+    [
+        ("0::/a/b", {"a/memory.max": "80", "a/b/memory.max": "160"}, 10),
+        ("0::/a/b", {"a/memory.max": "160", "a/b/memory.max": "80"}, 10),
+        ("0::/a", {"a/memory.max": "max"}, keeping.DEFAULT_LIMIT),
+        ("0::/../..", {"memory.max": "80"}, 10),
+        ("4:memory:/a\n0::/", {"memory/a/memory.limit_in_bytes": "80"}, 10),
+        ("4:memory:/on/the/host", {"memory/memory.limit_in_bytes": "80"}, 10),
+        ("4:pids:/a", {"memory/a/memory.limit_in_bytes": "80"}, keeping.DEFAULT_LIMIT),
+        (None, {}, keeping.DEFAULT_LIMIT),
+    ],
+)
+def test_the_default_is_an_eighth_of_what_the_control_groups_permit(
+    own: str | None,
+    limits: dict[str, str],
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, limit in limits.items():
+        file = tmp_path / "groups" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{limit}\n")
+    if own is not None:
+        (tmp_path / "own").write_text(f"{own}\n")
+    monkeypatch.setattr(keeping, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(keeping, "_ALL_GROUPS", tmp_path / "groups")
+    assert keeping.default_limit() == min(expected, keeping._usable_memory() // 8)
+
+
 def test_memory_is_reserved_whole_and_taken_as_far_as_it_is_used(layers: KeptLayers) -> None:
     first, second = reserved(layers), reserved(layers)
     assert (first.size, second.size) == (60 * 4096, 40 * 4096)
