@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from publisher.entry import Entry, EntryType, Fixup, sort_key
 from publisher.layers.index import LayerIndex
-from publisher.layers.links import as_file, lower_links
+from publisher.layers.links import as_file, lower_link, lower_links
 from publisher.layers.names import MAX_COMPONENT_BYTES
 from publisher.layers.side_by_side import Descent, Group, Level, by_path, has_directory
 from publisher.lazy import dataclass
@@ -63,7 +63,7 @@ def image_fixups(
         level = descent.to(key)
         for number, entry in group:
             if entry.is_unresolved and number in concerned:
-                link = links[number, entry.path]
+                link = lower_link(links, number, entry.path)
                 yield number, Fixup(as_file(link.entry, entry.path), link.layer, link.source)
         yield from comparison.compare(key, group, level)
         descent.enter(key, group)

@@ -47,6 +47,21 @@ def lower_links(indexes: Sequence[Iterable[Entry]]) -> Links:
     return links
 
 
+def lower_link(links: Links, number: int, path: str) -> Merged:
+    """Return the file of the hard link `path` of a layer, which `lower_links` has resolved.
+
+    Raises LayerError if the header of the layer's index counted no such links.
+    """
+    link = links.get((number, path))
+    if link is None:
+        raise LayerError(
+            f"cannot merge layer {number + 1}, entry {shown(path)}",
+            why="it is a hard link to a lower layer, and the layer's index counts none",
+            hint="publisher verify --deep --repair makes damaged indexes again",
+        )
+    return link
+
+
 def as_file(entry: Entry, path: str) -> Entry:
     """Return `entry` under the name `path`, and as a file if it is a further name of one."""
     if entry.type is EntryType.HARDLINK:

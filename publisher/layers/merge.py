@@ -16,7 +16,7 @@ from dataclasses import field, replace
 
 from publisher.entry import Entry, EntryType, Merged
 from publisher.layers.index_lines import decode_entry
-from publisher.layers.links import Links, as_file, lower_links
+from publisher.layers.links import Links, as_file, lower_link, lower_links
 from publisher.layers.side_by_side import Group, by_path
 from publisher.lazy import dataclass
 
@@ -130,7 +130,7 @@ def _place(entry: Entry, layer: int, hard_links: _HardLinks, links: Links) -> Me
     path = entry.path
     if entry.type is EntryType.HARDLINK:
         if entry.is_unresolved:
-            link = links[layer, path]
+            link = lower_link(links, layer, path)
             return hard_links.place(link, (link.layer, link.source), path)
         return hard_links.place(Merged(entry, layer, path), (layer, entry.target), path)
     has_names = entry.links > 1 and entry.type is EntryType.FILE

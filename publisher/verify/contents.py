@@ -37,14 +37,20 @@ def check_layer(repository: Repository, digest: str, name: str) -> Iterator[Find
     differences = _Differences()
     whiteouts = _Whiteouts()
     stored = _Stored.by(repository)
+    unresolved = 0
     try:
         with repository.open_index(digest) as file:
-            indexed = ((sort_key(entry.path), entry) for entry in read_index(file))
+            index = read_index(file)
+            indexed = ((sort_key(entry.path), entry) for entry in index)
             for entry, found in _paired(indexed, repository.walk(tree)):
                 if entry is not None:
                     whiteouts.count(entry, found)
+                    unresolved += entry.is_unresolved
                 if found is not None or entry is None or entry.type is not EntryType.WHITEOUT:
                     differences.add(_compare(entry, found, stored))
+        if unresolved != index.header.unresolved:
+            counted = f"its header counts {index.header.unresolved} hard links to lower layers"
+            raise LayerError("cannot use the index", why=f"{counted}, of which it has {unresolved}")
         differences.add(whiteouts.difference)
     except LayerError as error:
         path = layout.layer_index(digest)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from publisher.entry import EntryType
 from publisher.layers.errors import LayerError
 from publisher.layers.merge import merge
+from publisher.tree import layout
+from tests.command import publisher, succeed
 from tests.engine import Unpack, publish, types
 from tests.layer_builder import (
     character_device,
@@ -18,9 +22,11 @@ from tests.layer_builder import (
     fifo,
     file,
     hardlink,
+    image,
     layer,
     symlink,
     whiteout,
+    write_layout,
 )
 from tests.trees import owned
 
@@ -226,3 +232,26 @@ def test_another_name_of_a_dropped_device_is_dropped_too(unpack: Unpack) -> None
     unpacked = unpack(character_device("null"), hardlink("h", "null"))
     assert types(unpacked.entries) == {"h": "w", "null": "w"}
     assert unpacked.summary.dropped == {"device": 2}
+
+
+def test_an_index_that_counts_no_links_to_lower_layers_is_named_and_made_again(
+    tmp_path: Path,
+) -> None:
+    below, linking = layer(file("f", b"content")), layer(hardlink("h", "f"))
+    for tag, layers in (("1", (below, linking)), ("2", (below, linking, layer(file("g"))))):
+        write_layout(image(*layers), tmp_path / "layout", tag)
+    place = ("--repository", f"dir:{tmp_path}/images")
+    succeed("ingest-image", f"oci:{tmp_path}/layout:1", *place)
+    index = tmp_path / "images" / layout.layer_index(linking.digest)
+    text = zstandard.ZstdDecompressor().stream_reader(index.read_bytes()).read()
+    assert text.count(b'"unresolved":1') == 1
+    index.unlink()
+    index.write_bytes(zstandard.compress(text.replace(b'"unresolved":1', b'"unresolved":0')))
+    refused = publisher("ingest-image", f"oci:{tmp_path}/layout:2", *place)
+    assert refused.code == 1
+    assert "cannot merge layer 2, entry 'h': it is a hard link to a lower layer" in refused.err
+    [advice] = re.findall(r"publisher (verify [-a-z ]+) makes damaged indexes again", refused.err)
+    succeed(*advice.split(), *place)
+    succeed("ingest-image", f"oci:{tmp_path}/layout:2", *place)
+    [flat] = [path for path in (tmp_path / "images/.flat").glob("*/*") if (path / "g").exists()]
+    assert (flat / "h").read_bytes() == b"content"

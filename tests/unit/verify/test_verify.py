@@ -114,6 +114,18 @@ def edit(path: str, change: Callable[[dict[str, object]], object]) -> Callable[[
     return damage
 
 
+def count_links(path: str) -> Callable[[Path], None]:
+    """Let an index count one hard link to lower layers."""
+
+    def damage(root: Path) -> None:
+        text = zstandard.ZstdDecompressor().stream_reader((root / path).read_bytes()).read()
+        header, _, entries = text.partition(b"\n")
+        changed = json.dumps(json.loads(header) | {"unresolved": 1}).encode()
+        _write(root / path, zstandard.compress(changed + b"\n" + entries))
+
+    return damage
+
+
 def write(path: str, content: bytes) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -230,6 +242,7 @@ DAMAGES = [
     Damage("symlink bent in a layer", link(f"{BASE_TREE}/link", "/etc/shadow"), Kind.LAYER_DAMAGED, BASE_TREE, "refetch"),
     Damage("index lost", remove(layout.layer_index(BASE.digest)), Kind.INDEX_MISSING, layout.layer_index(BASE.digest)),
     Damage("index cut off", truncate(layout.layer_index(BASE.digest)), Kind.INDEX_DAMAGED, layout.layer_index(BASE.digest)),
+    Damage("index with wrong counts", count_links(layout.layer_index(BASE.digest)), Kind.INDEX_DAMAGED, layout.layer_index(BASE.digest)),
     Damage("origin lost", remove(layout.layer_origin(BASE.digest)), Kind.ORIGIN_MISSING, layout.layer_origin(BASE.digest), "repair"),
     Damage("origin emptied", write(layout.layer_origin(BASE.digest), b'{"origin": []}'), Kind.ORIGIN_WRONG, layout.layer_origin(BASE.digest), "repair"),
     Damage("origin with an image too many", edit(layout.layer_origin(TOP.digest), lambda v: v["origin"].append(FIRST.image_id)), Kind.ORIGIN_WRONG, layout.layer_origin(TOP.digest)),  # type: ignore[attr-defined]
