@@ -24,6 +24,7 @@ from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources
 from publisher.cli.workers import open_workers
 from publisher.ingest.admission import Admission
+from publisher.ingest.layers import check_stop
 from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest
 from publisher.ingest.selection import Selection
@@ -77,7 +78,8 @@ def publish(
     """
     stop = threading.Event()
     raise_limit()
-    workers = open_workers(options.workers)  # no process is started yet
+    # No process is started yet.
+    workers = open_workers(options.workers, keep_reading=lambda: check_stop(stop))
     repository = open_repository(
         url,
         writable=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import click
 
@@ -21,11 +22,12 @@ workers_option = click.option(
 )
 
 
-def open_workers(count: int | None) -> Workers:
+def open_workers(count: int | None, keep_reading: Callable[[], None] = lambda: None) -> Workers:
     """Return at most `count` worker processes, which are started when they are needed.
 
-    None is one for each processor that this process may use.
+    None is one for each processor that this process may use. `keep_reading` is that of `Workers`.
     """
     if count is None:
         count = len(os.sched_getaffinity(0))
-    return Workers(count, {name: os.environ[name] for name in _KEPT if name in os.environ})
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return Workers(count, environment, keep_reading=keep_reading)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from publisher.ingest.layers import Interrupted
 from publisher.ingest.report import Status
 from publisher.lazy import dataclass
 from publisher.repository import ContentRefused, Repository, RepositoryBusy, RepositoryError
@@ -144,8 +145,8 @@ class Commits:
         except NotTogether:
             return False
         except CommitFailed as failed:
-            if isinstance(failed.__cause__, RepositoryBusy):
-                for each in group:
+            if isinstance(failed.__cause__, RepositoryBusy | Interrupted):
+                for each in group:  # each would wait as long by itself
                     each.error = failed.__cause__
                 return True
             _log.info("%d images are committed one by one: %s", len(group), failed.__cause__)

@@ -27,6 +27,12 @@ class Interrupted(PublisherError):
     """The run was interrupted. Layers that are staged already are kept for the next run."""
 
 
+def check_stop(stop: threading.Event) -> None:
+    """Raise Interrupted if `stop` is set: the run is to stop."""
+    if stop.is_set():
+        raise Interrupted("cannot continue", why="the run was interrupted")
+
+
 class LayerFetcher:
     """Downloads and unpacks layers. A layer that several images have is downloaded once.
 
@@ -213,5 +219,4 @@ class LayerFetcher:
 
     def check_stop(self) -> None:
         """Raise Interrupted if the run is to stop."""
-        if self._stop.is_set():
-            raise Interrupted("cannot continue", why="the run was interrupted")
+        check_stop(self._stop)

@@ -144,8 +144,7 @@ def _fetch_until_published(
     run.layers.space.require()
     for attempt in range(1, _PUBLISH_TRIES + 1):
         fetched += _fetch_layers(run, image.name, comparison.source, items)
-        if run.stop.is_set():
-            raise Interrupted("cannot continue", why="the run was interrupted")
+        run.layers.check_stop()
         run.progress.image_step(image.name, "publishing")
         try:
             run.admission.check_entries(

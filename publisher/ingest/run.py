@@ -27,7 +27,7 @@ from publisher.ingest.thin_pushes import ThinPushes
 from publisher.ingest.wish import WishIngest
 from publisher.ingest.work import for_all_images
 from publisher.layers.policy import Policy
-from publisher.repository import Repository
+from publisher.repository import Repository, RepositoryBusy
 from publisher.repository.descriptors import jobs_within_limit
 from publisher.repository.records import RecordSet
 from publisher.sources.open import Sources
@@ -93,7 +93,7 @@ def ingest(
     steps = StepTimes(LoggedProgress(progress or Silent()))
     notices = Notices(repository.url, steps)
     rules = rules_digest(admission, policy.limits, quota)
-    _convert_schedule(repository)
+    _convert_schedule(repository, stop)
     fetcher = LayerFetcher(
         repository,
         policy,
@@ -182,13 +182,17 @@ def _with_unrecorded_pushes(
             yield outcome
 
 
-def _convert_schedule(repository: Repository) -> None:
+def _convert_schedule(repository: Repository, stop: threading.Event) -> None:
     """Convert the schedule of an earlier release, which otherwise is read again for each image."""
     if not RecordSet(repository).schedule.convert():
         return
     purpose = "conversion of the remove schedule"
-    with repository.transaction(purpose) as transaction, transaction.exclusive():
-        records = RecordSet(repository)
-        if records.schedule.convert():
-            records.write(transaction)
-            transaction.commit()
+    try:
+        with repository.transaction(purpose) as transaction, transaction.exclusive():
+            records = RecordSet(repository)
+            if records.schedule.convert():
+                records.write(transaction)
+                transaction.commit()
+    except RepositoryBusy:
+        if not stop.is_set():
+            raise  # otherwise `stop` has ended the wait, and no image is begun

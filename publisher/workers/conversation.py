@@ -38,16 +38,24 @@ class Conversation:
         what: What fails if the worker does, for errors.
         patience: For how many seconds, in total, the worker may be waited for.
         keep_going: Called repeatedly while it is waited for; an exception from it ends the wait.
+        silence: For how many seconds the worker may be silent before `keep_going` is called.
     """
 
     def __init__(
-        self, worker: Worker, what: str, patience: float, keep_going: Callable[[], None]
+        self,
+        worker: Worker,
+        what: str,
+        patience: float,
+        keep_going: Callable[[], None],
+        silence: float = 0.0,
     ) -> None:
         self.channel = worker.channel
         self.channel.setblocking(False)
         self.what = what
         self._patience = patience
         self._keep_going = keep_going
+        self._silence = silence
+        self._silent = 0.0
         self._waited = 0.0
         self._poll = select.poll()
 
@@ -59,9 +67,12 @@ class Conversation:
         began = time.monotonic()
         self._poll.register(self.channel, events)
         found = self._poll.poll(_WAKE_SECONDS * 1000)
-        self._waited += time.monotonic() - began
+        waited = time.monotonic() - began
+        self._waited += waited
+        self._silent = 0.0 if found else self._silent + waited
         if not found:
-            self._keep_going()
+            if self._silent >= self._silence:
+                self._keep_going()
             if self._waited > self._patience:
                 raise WorkerEnded(
                     self.what,

@@ -20,6 +20,13 @@ if (
     from publisher.workers.job import Job, Unpacked
 
 
+_SILENCE_SECONDS = 1.0
+"""How long a worker that reads contents may be silent before an interrupt ends it.
+
+An interrupted run completes the commit in progress, unless that waits for a worker that hangs.
+"""
+
+
 class Workers(Closing):
     """Unpacks layers in worker processes, of which at most `count` run at a time.
 
@@ -30,6 +37,8 @@ class Workers(Closing):
         environment: The environment of the workers: what Python needs, and no secrets.
         patience: How many seconds a worker may be waited for; by default it depends on the layer
             and the limits.
+        keep_reading: Called repeatedly while a worker that reads contents again sends nothing; an
+            exception from it ends the worker, and thus the transaction.
 
     Attributes:
         count: The number of processes for work that they share.
@@ -41,9 +50,11 @@ class Workers(Closing):
         environment: Mapping[str, str] | None = None,
         *,
         patience: float | None = None,
+        keep_reading: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = ForkServer(environment or {})
         self._patience = patience
+        self._keep_reading = keep_reading
         self.count = count
         self._slots = Slots(count)
 
@@ -134,7 +145,7 @@ class Workers(Closing):
         Raises:
             WorkerEnded: The worker process was killed, or took too long.
             WorkerFailed: The worker process cannot be started, or sends something else.
-            Exception: Those of `publisher.layers.replay.read_contents`.
+            Exception: Those of `publisher.layers.replay.read_contents`, and of `keep_reading`.
         """
         from publisher.layers.index import read_header
         from publisher.layers.replay import read_contents_here
@@ -154,7 +165,10 @@ class Workers(Closing):
             header = read_header(index)
             what = f"cannot send layer {header.digest}"
             patience = patience_for(header.size, header.content_size)
-            conversation = Conversation(worker, what, self._patience or patience, lambda: None)
+            patience = self._patience or patience
+            conversation = Conversation(
+                worker, what, patience, self._keep_reading, _SILENCE_SECONDS
+            )
             contents = Contents(conversation, header)
             contents.begin(staged.scratch, blob, index)
 

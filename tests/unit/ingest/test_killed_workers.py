@@ -1,8 +1,10 @@
-"""Workers that are killed while images are committed together: others are published together."""
+"""Workers that are killed, or hang, while images are committed together."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from publisher.cli.failures import run_reporting_failures
+from publisher.cli.main import publisher
 from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest
 from publisher.repository import Repository
@@ -24,7 +28,7 @@ from publisher.workers.pool import Workers
 from tests.any_repository import KINDS, NAME, AnyRepository, environment_of, make_repository
 from tests.gathering import gathered_commits
 from tests.layer_builder import Image, directory, file, image, layer, symlink, write_layout
-from tests.worker_stages import children, probed_workers, server_pid
+from tests.worker_stages import ENVIRONMENT, children, probed_workers, server_pid
 
 SHARED = layer(file("shared", b"1"))
 STEPS = (1, 4, 16, 64, 256)
@@ -182,4 +186,44 @@ def test_an_image_whose_worker_is_killed_in_each_commit_is_the_one_that_fails(
         again = place.ingest("x", together=1)
         assert statuses(again) == [Status.UNCHANGED, Status.PUBLISHED, Status.UNCHANGED]
         assert again.outcomes[1].layers_fetched == 0
+        place.assert_sound()
+
+
+def test_an_interrupt_ends_a_commit_that_waits_for_a_worker_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server's transaction is aborted, nothing is left, and the next run publishes all."""
+    with probed_workers() as workers, opened("cvmfs", tmp_path, workers, memory=0) as place:
+        built = place.images("x")
+        machine = place.any.machine
+        assert machine is not None
+        before = machine.revision(NAME)
+        wishes = "".join(
+            f"- {{image: 'oci:{place.layouts}:x-{number}', name: tool}}\n" for number in range(3)
+        )
+        (tmp_path / "wishes.yaml").write_text(f"version: 2\nimages:\n{wishes}")
+        words = ("ingest", str(tmp_path / "wishes.yaml"), "--repository", place.any.url)
+        monkeypatch.setattr("sys.argv", ["publisher", *words, "--workers", "1", "--jobs", "3"])
+        monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+        monkeypatch.setenv("PUBLISHER_SPOOL_MEMORY", "0")
+
+        def sessions() -> set[Path]:
+            return {each for each in place.session.parent.iterdir() if each.is_dir()}
+
+        def interrupt() -> None:
+            [session] = sessions() - {place.session}
+            (session / f"contents-{built[1].layers[1].digest}").write_text('["hang"]')
+            os.kill(os.getpid(), signal.SIGINT)
+
+        with gathered_commits(3, interrupt):
+            assert run_reporting_failures(publisher) == 130
+        shown = capfd.readouterr()
+        assert "publisher: interrupted; the next run goes on from there" in shown.err
+        assert "cannot" not in shown.err + shown.out
+        assert machine.revision(NAME) == before
+        assert b"transaction" not in machine.server("list").stdout
+        assert sessions() == {place.session}
+        again = place.ingest("x", together=3)
+        assert statuses(again) == [Status.PUBLISHED] * 3
+        assert [each.layers_fetched for each in again.outcomes] == [0, 0, 0]
         place.assert_sound()
