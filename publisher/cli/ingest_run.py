@@ -24,10 +24,10 @@ from publisher.cli.repositories import open_repository
 from publisher.cli.sources import open_sources
 from publisher.cli.workers import open_workers
 from publisher.ingest.admission import Admission
-from publisher.ingest.layers import check_stop
 from publisher.ingest.report import Report, Status
 from publisher.ingest.run import ingest
 from publisher.ingest.selection import Selection
+from publisher.ingest.stopping import check_stop
 from publisher.lazy import dataclass
 from publisher.repository.descriptors import raise_limit
 from publisher.repository.settings import load_policy

@@ -6,7 +6,7 @@ shared.py       what all images of one run share
 work.py         share the images of all wishes among threads; for all commands
 wish.py         process one wish
 image.py        bring one image up to date; new_image.py: publish it, if it is not current
-layers.py       download each layer once; space.py: which images may use the disk
+layers.py       download each layer once; space.py: which images may use the disk; stopping.py
 publish.py      prepare the transaction of one image; commit.py: commit it, or several together
 group.py        which images are committed together; bookkeeping.py: their records
 plan.py         show what an ingest would do                   `publisher plan`

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from publisher.ingest.layers import Interrupted
 from publisher.ingest.report import Status
+from publisher.ingest.stopping import Interrupted
 from publisher.lazy import dataclass
 from publisher.repository import ContentRefused, Repository, RepositoryBusy, RepositoryError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from publisher.errors import failure_text
-from publisher.ingest.layers import Interrupted
 from publisher.ingest.report import Outcome, Status
 from publisher.ingest.shared import Run
+from publisher.ingest.stopping import Interrupted
 from publisher.ingest.wanted import ConcurrentlyPublished, RequestedImage, compare
 from publisher.repository import RepositoryBusy, RepositoryError
 from publisher.tree.pins import ImagePinned

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from publisher.errors import PublisherError
 from publisher.ingest.report import Progress
 from publisher.ingest.space import DiskSpace
+from publisher.ingest.stopping import Interrupted, check_stop
 from publisher.layers.policy import Policy
 from publisher.log_context import in_this_context
 from publisher.repository import Repository
@@ -21,16 +21,6 @@ from publisher.workers.pool import Workers
 if TYPE_CHECKING:  # what unpacks and publishes is loaded with the first missing layer
     from publisher.layers.unpack import LayerSummary
     from publisher.oci.descriptor import Descriptor
-
-
-class Interrupted(PublisherError):
-    """The run was interrupted. Layers that are staged already are kept for the next run."""
-
-
-def check_stop(stop: threading.Event) -> None:
-    """Raise Interrupted if `stop` is set: the run is to stop."""
-    if stop.is_set():
-        raise Interrupted("cannot continue", why="the run was interrupted")
 
 
 class LayerFetcher:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from publisher.errors import failure_text
 from publisher.ingest.bills import make_bills
 from publisher.ingest.causes import cause_of
-from publisher.ingest.layers import Interrupted
 from publisher.ingest.publish import publish, unpacked_entries, wait_for_others
 from publisher.ingest.report import Outcome, Status
 from publisher.ingest.shared import Run
 from publisher.ingest.space import Reservation
+from publisher.ingest.stopping import Interrupted
 from publisher.ingest.wanted import (
     Comparison,
     ConcurrentlyPublished,
