@@ -28,6 +28,8 @@ man_pages: list[tuple[str, str, str, list[str], str]] = [
 man_make_section_directory = False
 
 html_theme = "furo"
+html_static_path = ["handbook/static"]
+html_css_files = ["site.css"]
 html_title = f"publisher {release}"
 html_copy_source = False
 html_show_sphinx = False
