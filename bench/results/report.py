@@ -299,7 +299,7 @@ def _catalogs(results: Results, figures: Figures) -> dict[str, Any]:
     catalogs = results["catalogs"]
     keys = ("catalogs", "median", "ninetieth", "largest", "over")
     table = _table(
-        ("catalogs", "number", "median", "90 %", "largest", "with more than 100,000"),
+        ("catalogs", "number", "median", "90%", "largest", "with more than 100,000"),
         [
             (way, *(f"{each[key]:,}" for key in keys))
             for way, each in catalogs["ways"].items()
@@ -328,12 +328,12 @@ def _complexity(results: Results, figures: Figures) -> dict[str, Any]:
             Axis("functions in the package"), Axis("complexity"),
             {
                 name: [(each["functions"], each[kind][key]) for each in history]
-                for name, key in (("largest", "largest"), ("90 %", "ninetieth"), ("mean", "mean"))
+                for name, key in (("largest", "largest"), ("90%", "ninetieth"), ("mean", "mean"))
             },
         )  # fmt: skip
     table = _table(
-        ("commit", "date", "lines", "functions", "cyclomatic: mean", "90 %", "largest",
-         "cognitive: mean", "90 %", "largest"),
+        ("commit", "date", "lines", "functions", "cyclomatic: mean", "90%", "largest",
+         "cognitive: mean", "90%", "largest"),
         [
             (each["commit"], each["date"], f"{each['lines']:,}", f"{each['functions']:,}",
              *(each[kind][key] for kind in ("cyclomatic", "cognitive")

@@ -12,7 +12,7 @@ from bench.results import plots
 from bench.results.complexity import CEILINGS
 from bench.results.plots import Axis
 from bench.results.report import FIGURES, MEASURED, PAGE, report
-from bench.results.summary import SIF, TREE, WAYS, scatter, summary
+from bench.results.summary import SAME_ENGINE, SAME_FILES, TREE, WAYS, scatter, summary
 from tests.schemas import ROOT
 
 
@@ -34,7 +34,9 @@ def test_the_summary_is_computed_from_what_is_measured() -> None:
     starts = {
         "a:1": {way: {"cold": 6.0, "coldMost": 9.0, "warm": 1.0} for way in WAYS}
         | {TREE: {"cold": 0.5, "coldMost": 0.5, "warm": 0.1}}
-        | {SIF: {"cold": 1.0, "coldMost": 1.0, "warm": 1.0}}
+        | {SAME_FILES[0]: {"cold": 2.0, "coldMost": 2.0, "warm": 1.0}}
+        | {SAME_FILES[1]: {"cold": 3.0, "coldMost": 3.0, "warm": 1.0}}
+        | {way: {"cold": 1.5, "coldMost": 1.5, "warm": 0.8} for way, _ in SAME_ENGINE}
     }
     results = {
         "space": {"images": images, "layers": layers},
@@ -44,8 +46,9 @@ def test_the_summary_is_computed_from_what_is_measured() -> None:
     space, start, read = (" ".join(each.split()) for each in summary(results))
     assert "2 images in 40% of what" in space and "8.0 MB of 20.0 MB" in space
     assert space.endswith("squashfs files take 75%, the layers in a registry take 25%.")
-    assert "0.50 to 0.50 s" in start and "2.0 to 2.0 times" in start and "12 to 12 times" in start
-    assert "5.0% to 6.0%" in read and "not more than the 7 %" in read
+    assert "0.50 to 0.50 s" in start and "1.5 to 1.5 times as long as" in start
+    assert "4 to 4 times" in start and "0.20 s at most" in start
+    assert "5.0% to 6.0%" in read and "not more than the 7%" in read
     assert scatter(results) == "1.5"
     del starts["a:1"]["pull and run, Docker"]
     assert len(summary(results)) == 2
