@@ -12,6 +12,9 @@ PAGES = ("*.md", "docs/**/*.md", "layout/*.md", "thin-images/*.md", "deploy/**/*
 CONTENTS = "docs/README.md"
 """The list of all pages, from which the navigation of the site is made."""
 
+COMMANDS = "reference/commands/"
+"""The directory of the site with a page for each command."""
+
 SCHEMAS = {
     "docs/schemas": "reference/json",
     "layout/schemas": "reference/files",
@@ -30,6 +33,7 @@ _NAMES = {
     "docs/reference/README": "reference/index",
 }
 _LINK = re.compile(r"(?P<before>!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()(?P<target>[^)\s]+)\)")
+_FILE_LABEL = re.compile(r"\[[\w./-]+\.md\]\($")
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 
 
@@ -63,6 +67,9 @@ def file_anchor(path: str) -> str:
 def rewritten(text: str, page: str, source: str, names: Mapping[str, str]) -> str:
     """Return the Markdown `text` of `source` with its links as they are on `page` of the site.
 
+    Links whose text is the name of a file get the heading to which they lead instead, except on the
+    pages of commands: these are man pages as well, which show no addresses.
+
     Args:
         text: The page, with links that are relative to its file, or begin with "/" for the top.
         page: The name of the page on the site.
@@ -79,7 +86,10 @@ def rewritten(text: str, page: str, source: str, names: Mapping[str, str]) -> st
             return found[0]
         path = checkout_path(target, source)
         there = posixpath.relpath(names[path], posixpath.dirname(page) or ".")
-        return f"{found['before']}{there}{hash_sign}{fragment})"
+        before = found["before"]
+        if not page.startswith(COMMANDS) and path.endswith(".md"):
+            before = _FILE_LABEL.sub("[](", before)
+        return f"{before}{there}{hash_sign}{fragment})"
 
     return _outside_code(text, lambda piece: _LINK.sub(link, piece))
 

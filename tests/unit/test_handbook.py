@@ -109,6 +109,15 @@ def test_links_are_rewritten_outside_of_code_blocks_only() -> None:
         pages.rewritten("[a](missing.md)", "a", "docs/a.md", names)
 
 
+def test_links_with_names_of_files_as_their_texts_show_headings_on_the_site() -> None:
+    text = "see [a.md](a.md#x), [of a](a.md) and [a.yml](a.yml)"
+    names = {"docs/a.md": "a.md", "docs/a.yml": "files/a.md"}
+    shown = pages.rewritten(text, "b", "docs/b.md", names)
+    assert shown == "see [](a.md#x), [of a](a.md) and [a.yml](files/a.md)"
+    of_command = pages.rewritten("[docs/a.md](/docs/a.md)", "reference/commands/b", "b.md", names)
+    assert of_command == "[docs/a.md](../../a.md)"
+
+
 def test_a_broken_link_of_a_built_site_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         '<p id="here"><a href="#here"><a href="b.html#there"><a href="b.html#gone">'
