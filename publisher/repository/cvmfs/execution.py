@@ -204,7 +204,7 @@ class Execution:
             self.guard.server.run([*arguments, name])
             return
         arguments += ["-t", "-", "-b", call.base or "/", "-k", name]
-        kind, owner = self.tree.published_kind, self.configuration.owner_ids()
+        kind, owner = self.tree.published_kinds(), self.configuration.owner_ids()
         self.guard.server.run(
             arguments, lambda write: send(call, write, kind, owner, self.mirror, self.read)
         )

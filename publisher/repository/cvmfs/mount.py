@@ -12,8 +12,10 @@ import errno
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from publisher.entry import EntryType
@@ -172,14 +174,22 @@ class PublishedTree:
 
         Unlike `kind`, this takes no lock: the publishing thread, which holds it, calls it.
         """
-        if not self._configuration.is_mounted:
-            # In the mirror this directory exists always, for its own state. Sending it again is
-            # harmless.
-            return None if path == layout.METADATA else self._mirror.tree.kind(path)
-        try:
-            return type_of((self._configuration.mount / path).lstat())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        return self.published_kinds()(path)
+
+    def published_kinds(self) -> Callable[[str], EntryType | None]:
+        """Return `published_kind` for the time of one server command.
+
+        It opens nothing in the mount: the server refuses to publish while a file or directory of it
+        is open, even for a moment.
+        """
+        if self._configuration.is_mounted:
+            return partial(_kind_in, self._configuration.mount)
+        return self._mirrored_kind
+
+    def _mirrored_kind(self, path: str) -> EntryType | None:
+        # In the mirror this directory exists always, for its own state. Sending it again is
+        # harmless.
+        return None if path == layout.METADATA else self._mirror.tree.kind(path)
 
     def open_index(self, digest: str) -> BinaryIO:
         """Open a copy of the index of a published or staged layer.
@@ -232,3 +242,10 @@ class PublishedTree:
             why=f"{error.filename or self._configuration.mount}: {error.strerror}",
             hint=f"mount it again: cvmfs_server umount {name}; cvmfs_server mount {name}",
         )
+
+
+def _kind_in(mount: Path, path: str) -> EntryType | None:
+    try:
+        return type_of((mount / path).lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None

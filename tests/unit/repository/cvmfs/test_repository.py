@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ from publisher.ingest.run import ingest
 from publisher.layers.policy import Policy
 from publisher.removal.gc import Choice, collect
 from publisher.repository import RepositoryBusy, RepositoryError
-from publisher.repository.cvmfs import stream
+from publisher.repository.cvmfs import execution, stream
 from publisher.repository.cvmfs.configuration import load_configuration
 from publisher.repository.cvmfs.repository import CvmfsRepository
+from publisher.repository.cvmfs.sending import send
 from publisher.repository.cvmfs.server import ServerRefused
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -207,6 +209,37 @@ def test_an_open_index_keeps_no_file_of_the_mount_open(
                 if os.path.lexists(f"/proc/self/fd/{n}")
             ]
             assert not any(link.startswith(str(mount)) for link in links)
+
+
+def test_nothing_in_the_mount_is_opened_while_content_is_sent(
+    machine: Machine, mount: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server looks for open files meanwhile, and refuses to publish if it finds one."""
+    opened_while_sending: list[str] = []
+    sending: list[bool] = []
+
+    def audit(event: str, arguments: tuple[object, ...]) -> None:
+        if sending and event in ("open", "os.listdir", "os.scandir"):
+            place = arguments[0]
+            if isinstance(place, str | os.PathLike) and Path(place).is_relative_to(mount):
+                opened_while_sending.append(f"{event} {place}")
+
+    def watched(*arguments: object) -> None:
+        sending.append(True)
+        try:
+            send(*arguments)  # type: ignore[arg-type]
+        finally:
+            sending.clear()
+            sent.append(True)
+
+    sent: list[bool] = []
+    sys.addaudithook(audit)  # for good, but it looks at nothing after this test
+    monkeypatch.setattr(execution, "send", watched)
+    with opened(machine) as repository:
+        publish(repository, images, "1")
+        publish(repository, images, "2")
+    assert len(sent) == 2
+    assert not opened_while_sending
 
 
 def test_a_mount_whose_client_has_died_is_an_error_and_not_an_empty_repository(
