@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Protocol
 
@@ -90,6 +90,22 @@ class Generated:
 
     entry: Entry
     content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class FlatPlan(Iterable[Merged | Generated]):
+    """The plan of a flat image: `plan` returns its entries, sorted, each time that it is called.
+
+    It consists of the indexes of its layers, which have `entries` together, and of those of
+    `generated` that the layers leave space for. Another process can make it again from these.
+    """
+
+    entries: int
+    generated: Sequence[Generated]
+    plan: Callable[[], Iterator[Merged | Generated]]
+
+    def __iter__(self) -> Iterator[Merged | Generated]:
+        return self.plan()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from publisher.tree.layout import RepositoryURL
 if TYPE_CHECKING:
     from publisher.workers.pool import Workers
 
+_MANY_WORKERS = 4
+"""With so many workers, this process would be slower than they are if it linked all images."""
+
 
 def open_repository(
     text: str | None,
@@ -33,7 +36,8 @@ def open_repository(
 
     `may_be_new`: accept a directory in which publishing creates a repository, or would create one.
     `verify` asks a CVMFS repository to read back what it publishes. `workers` read the staged
-    layers that are published; without them, this process does. `stop` ends waiting for others.
+    layers that are published, or link flat images; without them, this process does. `stop` ends
+    waiting for others.
     """
     url = parse_repository(text)
     if url.kind == "cvmfs":
@@ -59,7 +63,13 @@ def open_repository(
     from publisher.repository.directory.repository import DirectoryRepository
 
     return DirectoryRepository(
-        url, writable=writable, may_be_new=may_be_new, wait=wait, on_wait=message, stop=stop
+        url,
+        writable=writable,
+        may_be_new=may_be_new,
+        wait=wait,
+        on_wait=message,
+        stop=stop,
+        link=workers.link if workers is not None and workers.count >= _MANY_WORKERS else None,
     )
 
 

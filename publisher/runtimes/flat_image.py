@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from publisher.entry import Entry, EntryType, Generated, Merged
+from publisher.entry import Entry, EntryType, FlatPlan, Generated
 from publisher.errors import DigestMismatch, InvalidManifest
 from publisher.layers.index import IndexHeader, LayerIndex, read_header
 from publisher.layers.index_lines import decode_entry
@@ -25,7 +25,7 @@ def flat_plan(
     config: ImageConfig | None,
     what: str,
     decode: Callable[[str], Entry] = decode_entry,
-) -> Iterator[Iterator[Merged | Generated]]:
+) -> Iterator[FlatPlan]:
     """Open the plan of the flat image of `layers`, with the files for runtimes.
 
     Args:
@@ -48,7 +48,8 @@ def flat_plan(
     generated = runtime_files(config.container) if config is not None else []
     if any(index.header.policy.get("writable") == "drop" for index in indexes):
         generated = [_not_writable(each) for each in generated]
-    yield insert(merge(indexes, decode), generated)
+    entries = sum(index.header.entries for index in indexes)
+    yield FlatPlan(entries, generated, lambda: insert(merge(indexes, decode), generated))
 
 
 def generated_paths(repository: Repository, layers: Sequence[str]) -> Set[str]:

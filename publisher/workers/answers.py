@@ -83,6 +83,11 @@ def encode_end(lacking: Sequence[str]) -> bytes:
     return _CODEC.dump(_Answer(lacking=tuple(lacking)))
 
 
+def encode_linked(refused: Mapping[str, int], lacking: Sequence[str]) -> bytes:
+    """Return the answer after a flat image was linked."""
+    return _CODEC.dump(_Answer(refused=refused, lacking=tuple(lacking)))
+
+
 def encode_error(error: Exception) -> bytes:
     """Return the answer with an error."""
     return _CODEC.dump(_Answer(error=_described(error)))
@@ -143,6 +148,11 @@ def parse_end(message: bytes, what: str) -> None:
         OSError: The error that the worker reports.
     """
     _parsed(message, what)
+
+
+def parse_linked(message: bytes, what: str) -> Mapping[str, int]:
+    """Return what the file system refused when a flat image was linked; raises as `parse_end`."""
+    return _parsed(message, what).refused
 
 
 def _parsed(message: bytes, what: str) -> _Answer:

@@ -6,15 +6,13 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from publisher.repository.layer_files import LayerPlace
 from publisher.workers.answers import MOST_BYTES
 from publisher.workers.errors import WorkerEnded, WorkerFailed
 from publisher.workers.fork_server import Worker
-from publisher.workers.frames import SIZE, send_with_files
-from publisher.workers.job import Job, encode_job
+from publisher.workers.frames import SIZE
 
 _WAKE_SECONDS = 0.2
 """Seconds between calls of `keep_going` while a worker is waited for."""
@@ -84,30 +82,28 @@ class Conversation:
         return found[0][1] if found else 0
 
 
-class Unpacking:
-    """The exchange about a layer that is unpacked.
+class Exchange:
+    """A job for the worker, and its answer.
 
     `is_sent` is whether the worker was sent the whole, correct blob.
     """
 
-    def __init__(self, conversation: Conversation, job: Job) -> None:
+    def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._channel = conversation.channel
-        self._job = job
         self._received = bytearray()
         self._has_ended = False
         self.is_sent = False
 
-    def answer(
-        self, place: LayerPlace, memory: int | None, chunks: Iterator[bytes]
-    ) -> bytes | None:
-        """Send the job and the blob; return the answer, or None if the worker ended without one.
+    def answer(self, job: bytes, files: list[int], chunks: Iterable[bytes] = ()) -> bytes | None:
+        """Send the job, with descriptors of its files, and the blob, if it has one.
 
-        `memory` is what `LayerStage.memory` returns.
+        Returns:
+            The answer; None if the worker ended without one.
         """
         with suppress(ConnectionError):  # the worker has ended
-            message = encode_job(place, self._job)
-            send_with_files(self._channel, message, [] if memory is None else [memory])
+            socket.send_fds(self._channel, [SIZE.pack(len(job))], files)
+        self._send(job)
         for chunk in chunks:
             if self._is_answered():
                 break

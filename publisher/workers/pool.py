@@ -17,7 +17,11 @@ if (
     TYPE_CHECKING
 ):  # what reads layers is loaded with the first one: most runs of an ingest have none
     from publisher.layers.replay import PassOn, Receive, StagedContents
+    from publisher.repository.directory.linker import LinkJob
     from publisher.workers.job import Job, Unpacked
+
+_LINK_SECONDS = 3600.0
+"""How long a worker may take to link an image: ten times as long as ten million files take."""
 
 
 _SILENCE_SECONDS = 1.0
@@ -103,8 +107,8 @@ class Workers(Closing):
         from publisher.layers.blob import checked
         from publisher.workers.answers import parse_answer
         from publisher.workers.check import check_index
-        from publisher.workers.conversation import Conversation, Unpacking, ended, patience_for
-        from publisher.workers.job import unpack_layer
+        from publisher.workers.conversation import Conversation, Exchange, ended, patience_for
+        from publisher.workers.job import encode_job, unpack_layer
 
         what = f"cannot unpack {job.layer}"
         chunks = stage.keep(chunks)
@@ -121,16 +125,19 @@ class Workers(Closing):
         with slot, self._server.fork() as worker, memory_for_contents as memory:
             patience = patience_for(job.descriptor.size, job.policy.limits.layer_apparent_bytes)
             conversation = Conversation(worker, what, self._patience or patience, keep_going)
-            unpacking = Unpacking(conversation, job)
+            exchange = Exchange(conversation)
+            descriptors = [] if memory is None else [memory]
             try:
-                answer = unpacking.answer(place, memory, itertools.chain([first], blob))
+                answer = exchange.answer(
+                    encode_job(place, job), descriptors, itertools.chain([first], blob)
+                )
             finally:
                 status = worker.end()
             if answer is None or status is None:
                 keep_going()  # an interrupted run has also interrupted its workers
                 raise ended(what, status)
         unpacked = parse_answer(answer, job)
-        if not unpacking.is_sent:
+        if not exchange.is_sent:
             raise WorkerFailed(what, why="its worker process answered before its end")
         check_index(stage, unpacked, job)
         return unpacked
@@ -184,6 +191,34 @@ class Workers(Closing):
                 yield pass_on
             finally:
                 worker.end()  # before its directory is deleted; it has ended if it was used
+
+    def link(self, job: LinkJob) -> Mapping[str, int]:
+        """Link a flat image; see `publisher.repository.directory.linker.Link`.
+
+        The worker is one more than `count`, since its image has no layer to be unpacked any more.
+
+        Raises:
+            WorkerEnded: The worker process was killed, or took too long.
+            WorkerFailed: The worker process cannot be started, or gives no valid answer.
+            OSError: As of `link_tree`.
+            LayerError: An index is damaged.
+        """
+        from publisher.workers.answers import parse_linked
+        from publisher.workers.conversation import Conversation, Exchange, ended
+        from publisher.workers.linking import encode_link_job
+
+        what = "cannot link the flat image"
+        self.start()
+        with self._server.fork() as worker:
+            patience = self._patience or _LINK_SECONDS
+            conversation = Conversation(worker, what, patience, lambda: None)
+            try:
+                answer = Exchange(conversation).answer(encode_link_job(job), [])
+            finally:
+                status = worker.end()
+            if answer is None or status is None:
+                raise ended(what, status)
+        return parse_linked(answer, what)
 
     def close(self) -> None:
         """End all processes. May be called again."""

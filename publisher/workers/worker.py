@@ -13,6 +13,7 @@ from publisher.sandbox import Confinement, Measure, confine, for_unpacking
 from publisher.workers.answers import encode_error, encode_result
 from publisher.workers.frames import frame, receive_with_files
 from publisher.workers.job import Job, decode_job, open_files, unpack_layer
+from publisher.workers.linking import is_link_job, link
 from publisher.workers.reading import send_contents
 from publisher.workers.surroundings import ADDRESS_SPACE, OPEN_FILES, use_for_temporary_files
 
@@ -25,13 +26,16 @@ def work(channel: socket.socket) -> None:
 
     The job of a layer to unpack is followed by its blob, which ends where the other end of the
     channel is shut down for writing. It may have a file, the memory for the layer's contents. The
-    files of another job are the blob and the index of a layer whose contents are to be sent.
+    files of another job are the blob and the index of a layer whose contents are to be sent. A flat
+    image is linked without files.
     """
     try:
         message, files = receive_with_files(channel, 2)
     except EOFError:
         return  # the publisher has ended
-    if len(files) == _FILES_TO_READ:
+    if is_link_job(message):
+        link(channel, message)
+    elif len(files) == _FILES_TO_READ:
         send_contents(channel, message, files)
     else:
         _unpack(channel, message, files)

@@ -53,7 +53,7 @@ _NOTHING = {"operations": 0, "failed": "", "served": [], "attended": [], "left":
 _OF_WORKERS = (
     ("fork_server", "ForkServer", ("start", "_fork")),
     ("fork_server", "Worker", ("end", "close")),
-    ("conversation", "Unpacking", ("_send", "_end_blob", "_receive")),
+    ("conversation", "Exchange", ("_send", "_end_blob", "_receive")),
     ("contents", "Contents", ("begin", "receive", "_received")),
     ("calls", "", ("_start", "_end")),
 )

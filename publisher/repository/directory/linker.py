@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,6 +34,24 @@ class LinkReport:
     links: int
     copies: int
     refused: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkJob:
+    """A flat image that another process is to link.
+
+    `layers` are the directories of its layers, from bottom to top, and `destination` is that of
+    the image, in a private directory; all are below `root`. `generated` is that of `FlatPlan`.
+    """
+
+    root: Path
+    destination: Path
+    layers: Sequence[Path]
+    generated: Sequence[Generated]
+
+
+Link = Callable[[LinkJob], Mapping[str, int]]
+"""Links a flat image in another process, and returns `refused` of its LinkReport."""
 
 
 def link_tree(

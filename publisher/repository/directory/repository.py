@@ -25,6 +25,7 @@ from publisher.tree.record import InvalidRecord
 
 if TYPE_CHECKING:  # what writes is loaded with the first transaction: most commands only read
     from publisher.repository.directory.layer_stage import DirectoryLayerStage
+    from publisher.repository.directory.linker import Link
     from publisher.repository.directory.staging import Staging
     from publisher.repository.directory.transaction import DirectoryTransaction
     from publisher.repository.directory.workspace import Workspace
@@ -46,6 +47,7 @@ class DirectoryRepository:
         wait: How many seconds to wait for another writer.
         on_wait: Called once, with a message for the user, when waiting begins.
         stop: Ends the waiting once it is set.
+        link: Links large flat images in another process; by default this process does.
 
     Raises:
         RepositoryError: The directory cannot be used in this way.
@@ -60,6 +62,7 @@ class DirectoryRepository:
         wait: float = DEFAULT_WAIT,
         on_wait: Callable[[str], None] | None = None,
         stop: threading.Event | None = None,
+        link: Link | None = None,
     ) -> None:
         self.url = url
         # Fixed once, so that the repository stays the same if the working directory changes.
@@ -70,7 +73,7 @@ class DirectoryRepository:
         if writable:
             from publisher.repository.directory.workspace import Workspace
 
-            self._workspace = Workspace(self.root, prepare(self.root), wait, on_wait, stop)
+            self._workspace = Workspace(self.root, prepare(self.root), wait, on_wait, stop, link)
             self._workspace.recover()
 
     @cached_property

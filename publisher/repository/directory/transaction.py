@@ -10,18 +10,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from publisher.entry import Fixup, Generated, Merged
+from publisher.entry import Fixup, FlatPlan, Generated, Merged
 from publisher.lazy import dataclass
 from publisher.repository import LayerChanged, LayerDamaged
 from publisher.repository.directory import journal
 from publisher.repository.directory.journal import Rename
-from publisher.repository.directory.linker import NOT_AS_INDEXED, apply_fixups, link_tree
+from publisher.repository.directory.linker import NOT_AS_INDEXED, LinkJob, apply_fixups, link_tree
 from publisher.repository.directory.obstacles import Obstacles
 from publisher.repository.directory.workspace import Workspace
 from publisher.repository.disk import write_new_file
 from publisher.times import format_time, utc_now
 from publisher.tree import layout
 from publisher.tree.history import Change, Record
+
+_MANY_ENTRIES = 10_000
+"""The entries of the layers of an image for which a process of its own is worth its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class DirectoryTransaction:
         trees = [self._tree_of(digest) for digest in layers]
         inodes = [_inode(tree) for tree in trees]
         try:
-            report = link_tree(staged, plan, trees)
+            refused = self._linked(staged, plan, trees)
         except OSError as error:
             if error.errno not in NOT_AS_INDEXED:
                 raise
@@ -81,7 +84,16 @@ class DirectoryTransaction:
             raise LayerDamaged(error.filename, why=str(error.strerror)) from error
         self._linked_from |= zip(layers, inodes, strict=True)
         self._trees.append(self._new_tree(staged, path, anew))
-        return report.refused
+        return refused
+
+    def _linked(
+        self, staged: Path, plan: Iterable[Merged | Generated], trees: Sequence[Path]
+    ) -> Mapping[str, int]:
+        link = self._workspace.link
+        if link is None or not isinstance(plan, FlatPlan) or plan.entries < _MANY_ENTRIES:
+            return link_tree(staged, plan, trees).refused
+        layers = [tree.parent for tree in trees]
+        return link(LinkJob(self._root, staged, layers, plan.generated))
 
     def adopt(self, prepared: DirectoryTransaction) -> None:
         """Also publish what another transaction prepared, in its private directory."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from publisher.repository.directory import journal
 from publisher.repository.directory.layer_places import find_layer, layer_gone
+from publisher.repository.directory.linker import Link
 from publisher.repository.directory.staging import Staging
 from publisher.repository.lock import WriterLock
 
@@ -15,7 +16,8 @@ from publisher.repository.lock import WriterLock
 class Workspace:
     """The private side of a repository that is open for writing.
 
-    `wait` (seconds), `on_wait` and `stop` are those of `WriterLock`.
+    `wait` (seconds), `on_wait` and `stop` are those of `WriterLock`. `link` links large flat images
+    in another process.
     """
 
     def __init__(
@@ -25,8 +27,10 @@ class Workspace:
         wait: float,
         on_wait: Callable[[str], None] | None,
         stop: threading.Event | None,
+        link: Link | None,
     ) -> None:
         self.root = root
+        self.link = link
         self.staging = staging
         self.lock = WriterLock(staging.directory, wait, on_wait, stop)
 
