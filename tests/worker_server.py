@@ -2,8 +2,8 @@
 
 A request is a file: the name of a function below, and its arguments. It is called in the worker
 before the layer is read. After the name `once` it is called in one worker only. The file is `probe`
-in the directory of the layer, or beside that of a worker which reads contents. In a session, the
-file `unpack-DIGEST` or `contents-DIGEST` is for the workers of one layer.
+in the directory of the layer, or beside that of a worker which reads contents or links. In a
+session, the file `unpack-DIGEST` or `contents-DIGEST` is for the workers of one layer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 from publisher.layers.errors import LayerError
 from publisher.layers.index import read_header
+from publisher.workers import linking as real_linking
 from publisher.workers import reading as real_reading
 from publisher.workers import server as fork_server
 from publisher.workers import worker as real_worker
@@ -38,6 +39,7 @@ server: Any = fork_server
 unpacking: Any = importlib.import_module("publisher.layers.unpack")
 worker: Any = real_worker
 reading: Any = real_reading
+linking: Any = real_linking
 
 _files: list[int] = []
 """The descriptors that the worker has received with its job."""
@@ -257,7 +259,11 @@ def _work(channel: socket.socket) -> None:
 
 def _place(request: dict[str, Any], files: Sequence[int]) -> tuple[Any, str, Path | None]:
     """The function that does a job, with its module, and the file of the request for its worker."""
-    if "contents" in request:
+    if "link" in request:
+        root, destination = map(Path, request["link"][:2])
+        probes: tuple[Path, ...] = (root / destination.with_name("probe"),)
+        place = linking, "link_tree"
+    elif "contents" in request:
         session = Path(request["contents"]).parent
         digest = read_header(io.BytesIO(os.pread(files[1], 2**20, 0))).digest
         probes = session / "probe", session / f"contents-{digest}"
