@@ -191,7 +191,7 @@ class _Goals:
             _print_row(
                 f"four images, --workers {count}: CPU per file, us", None, cost.cpu / total * 1e6
             )
-        print_prediction({count: costs[str(count)] for count in (0, 1, 2)})
+        print_prediction(wishes, self._new("prediction"), min(3, self._rounds))
 
     def bulk(self) -> None:
         """Many images that share bases, against skopeo and umoci."""

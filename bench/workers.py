@@ -3,8 +3,9 @@
 First, workers that unpack a layer of one file, one after the other: the time from the start to the
 end of each, its processor time, and the memory that it does not share while it waits for the last
 byte of its blob. Then four images of small files, published at once from an OCI layout with 0, 1,
-2, … workers. From the times with one worker and with the most follow the fraction that is serial,
-and what it predicts for more processors (Amdahl's law). Layout and trees are in memory, so that no
+2, … workers. At last the processor time of the publisher's own process, which one processor does,
+in a run with so many workers that they also link the flat images; the workers do the rest, and
+what that predicts for more processors (Amdahl's law). Layout and trees are in memory, so that no
 disk is measured.
 """
 
@@ -15,13 +16,16 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from bench.measure import Command, Cost, measure, median
+from bench.measure import Command, measure, median
+from publisher.cli.repositories import MANY_WORKERS
 from publisher.layers.policy import Policy
 from publisher.repository.directory.layer_stage import DirectoryLayerStage
 from publisher.workers.job import Job
@@ -49,12 +53,12 @@ def main() -> None:
             for count in arguments.workers
         }
         costs = measure(contenders, arguments.rounds, arguments.folder)
-    files = IMAGES * arguments.files
-    medians = {int(count): median(each) for count, each in costs.items()}
-    print(f"\n{'workers':>8}{'wall s':>9}{'CPU s':>9}{'CPU us/file':>13}")
-    for count, cost in medians.items():
-        print(f"{count:8}{cost.wall:9.2f}{cost.cpu:9.2f}{cost.cpu / files * 1e6:13.1f}")
-    print_prediction(medians)
+        files = IMAGES * arguments.files
+        medians = {int(count): median(each) for count, each in costs.items()}
+        print(f"\n{'workers':>8}{'wall s':>9}{'CPU s':>9}{'CPU us/file':>13}")
+        for count, cost in medians.items():
+            print(f"{count:8}{cost.wall:9.2f}{cost.cpu:9.2f}{cost.cpu / files * 1e6:13.1f}")
+        print_prediction(wishes, Path(folder), arguments.rounds)
 
 
 def _print_one_worker(folder: Path) -> None:
@@ -122,18 +126,40 @@ def ingest_with(wishes: Path, count: int, work: Path) -> list[Command]:
     return [(*words, "--repository", work / "tree", "--workers", str(count))]
 
 
-def print_prediction(medians: dict[int, Cost]) -> None:
-    """Print the serial fraction, by the wall times with one worker and with the most."""
-    most = max(medians)
-    if 1 not in medians or most < 2:
-        return
-    one, several = medians[1].wall, medians[most].wall
-    parallel = (one - several) / (1 - 1 / most)
-    serial = one - parallel
-    print(f"\nserial: {serial:.2f} s of {one:.2f} s with one worker ({serial / one:.0%})")
-    for count in _PREDICTED:
-        seconds = serial + parallel / count
-        print(f"predicted for {count} processors and as many images at once: {seconds:.2f} s")
+def print_prediction(wishes: Path, folder: Path, rounds: int) -> None:
+    """Print the processor time of the publisher's own process, and of its workers."""
+    for count, what in ((2, "by the publisher"), (MANY_WORKERS, "by workers")):
+        costs = [
+            _own_and_all(wishes, count, folder / f"own-{count}-{number}")
+            for number in range(rounds)
+        ]
+        own = statistics.median(each[0] for each in costs)
+        total = statistics.median(each[1] for each in costs)
+        print(
+            f"\n--workers {count}, flat images linked {what}: {own:.2f} of {total:.2f} CPU seconds "
+            f"in the publisher's process ({own / total:.0%})"
+        )
+        for processors in _PREDICTED:
+            seconds = own + (total - own) / processors
+            print(f"predicted for {processors} processors: {seconds:.2f} s")
+
+
+def _own_and_all(wishes: Path, count: int, work: Path) -> tuple[float, float]:
+    """Return the CPU seconds of the process that publishes the list, and of all its processes."""
+    work.mkdir()
+    [command] = ingest_with(wishes, count, work)
+    before = os.times()
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    own = 0.0
+    while process.poll() is None:
+        with suppress(OSError):
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            own = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        time.sleep(0.005)
+    assert process.returncode == 0
+    after = os.times()
+    children = after.children_user - before.children_user
+    return own, children + after.children_system - before.children_system
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from publisher.tree.layout import RepositoryURL
 if TYPE_CHECKING:
     from publisher.workers.pool import Workers
 
-_MANY_WORKERS = 4
+MANY_WORKERS = 4
 """With so many workers, this process would be slower than they are if it linked all images."""
 
 
@@ -69,7 +69,7 @@ def open_repository(
         wait=wait,
         on_wait=message,
         stop=stop,
-        link=workers.link if workers is not None and workers.count >= _MANY_WORKERS else None,
+        link=workers.link if workers is not None and workers.count >= MANY_WORKERS else None,
     )
 
 
