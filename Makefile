@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-engines test-python313 lint format docs man dist audit bench clean
+.PHONY: help demo test coverage test-aarch64 test-engines test-python313 lint format docs man dist audit bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ coverage: .venv/development ## Print which share of each room the fast tests exe
 
 test-python313: .venv/development ## Run the fast tests on the Python 3.13 of Debian 13 (root; installs it into a folder)
 	tests/python313.sh
+
+test-aarch64: .venv/development ## Run the tests of confined workers on an emulated aarch64 (root; needs qemu-system-arm)
+	tests/aarch64.sh $(ARGS)
 
 test-engines: .venv/development ## Run the tests of today's container engines (root; installs a Debian into a folder)
 	tests/engines.sh $(ARGS)

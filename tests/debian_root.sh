@@ -4,6 +4,13 @@
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/publisher-tests
 
+# debian_mirror: prints the mirror from which this machine's own apt takes its packages: no other may
+# be reachable.
+debian_mirror() {
+  apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+    sed -n "s/^$(. /etc/os-release && echo "$VERSION_CODENAME") //p" | head -n 1
+}
+
 # make_root NAME RECIPE SUITE PACKAGE…: sets `root` to the directory, installing it if it is missing.
 # RECIPE is a number, to be increased with every change of the packages.
 make_root() {
@@ -14,9 +21,7 @@ make_root() {
   exec {lock}>"$cache/$name.lock"
   flock "$lock"
   if [ ! -d "$root" ]; then
-    # The mirror from which this machine's own apt takes its packages: no other may be reachable.
-    mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
-      sed -n "s/^$(. /etc/os-release && echo "$VERSION_CODENAME") //p" | head -n 1)
+    mirror=$(debian_mirror)
     building=$(mktemp -d "$cache/$name.XXXXXX")
     # The Release file of a mirror that keeps a state of sid may have expired.
     mmdebstrap --quiet --variant=minbase --include="$(IFS=, && echo "usr-is-merged,$*")" \
