@@ -28,7 +28,7 @@ from publisher.workers.pool import Workers
 from tests.any_repository import KINDS, NAME, AnyRepository, environment_of, make_repository
 from tests.gathering import gathered_commits
 from tests.layer_builder import Image, directory, file, image, layer, symlink, write_layout
-from tests.worker_stages import ENVIRONMENT, children, probed_workers, server_pid
+from tests.worker_stages import ENVIRONMENT, children, descriptors, probed_workers, server_pid
 
 SHARED = layer(file("shared", b"1"))
 STEPS = (1, 4, 16, 64, 256)
@@ -92,6 +92,7 @@ class Place:
 
     def assert_sound(self) -> None:
         assert not children(server_pid(self.workers))
+        assert "/memfd" not in descriptors(), "memory for contents"
         assert verify(self.repository, deep=True).findings == ()
         assert [path.name for path in self.session.iterdir()] in ([], ["deleting"])
 
