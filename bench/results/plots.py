@@ -59,7 +59,7 @@ def lines(title: str, x: Axis, y: Axis, series: Mapping[str, Sequence[tuple[floa
 def bars(title: str, unit: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """Return horizontal bars: for each row one bar of each series, with its value beside it."""
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
-    step, left = 16 * len(series) + 12, 210
+    step, left = 16 * len(series) + 12, 16 + _DIGIT * max(map(len, rows))
     height = _TOP + step * len(rows) + 12
     largest = max(value for row in rows.values() for value in row.values())
     shapes = [f'  <text class="title" x="14" y="24">{escape(title)}</text>']

@@ -13,7 +13,10 @@ from publisher.cli.published_names import complete_images
 from publisher.cli.rendering import echo, print_json
 from publisher.cli.repositories import open_repository
 from publisher.repository.published import find_name
+from publisher.sizes import plural
 from publisher.tree.history import Change, Record
+
+_KINDS = (("trees", "tree", "added"), ("files", "file", "written"), ("removed", "path", "removed"))
 
 
 @click.command()
@@ -59,8 +62,11 @@ def log(image: str | None, limit: int, repository: str | None, output: str) -> N
 
 
 def _paths(record: Record) -> str:
-    words = {"trees": "trees added", "files": "files written", "removed": "paths removed"}
-    return ", ".join(f"{count} {words.get(kind, kind)}" for kind, count in record.paths.items())
+    return ", ".join(
+        f"{plural(record.paths[kind], noun)} {verb}"
+        for kind, noun, verb in _KINDS
+        if kind in record.paths
+    )
 
 
 def _describe(change: Change) -> str:

@@ -180,7 +180,7 @@ def _summary(found: Statistics) -> list[tuple[str, str]]:
     sums, contents = found.totals, found.contents
     files = contents.files if contents else sums.files
     rows = [
-        ("images", f"{sums.images:,}, with {sums.names:,} names"),
+        ("images", f"{sums.images:,}, with {plural(sums.names, 'name')}"),
         ("retired images", f"{sums.retired:,}, which alone use {human_size(sums.retired_only)}"),
         ("layers", f"{sums.layers:,}"),
         ("entries of layers", f"{sums.entries:,}"),

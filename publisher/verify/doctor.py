@@ -27,6 +27,7 @@ from publisher.runtimes.squashfs import OUTPUT
 from publisher.runtimes.squashfs_file import INSTALL, PROGRAM, is_available
 from publisher.sandbox import SandboxError, abilities
 from publisher.sbom import output as sbom
+from publisher.sizes import plural
 from publisher.sources import AuthenticationFailed, ImageNotFound
 from publisher.sources.open import Sources
 from publisher.tree import layout
@@ -308,7 +309,7 @@ def _examine_records(repository: Repository) -> Iterator[Check]:
     yield from _podman_store(repository)
     yield from _squashfs_program(repository)
     yield from _sbom_library(repository)
-    text = f"{count} images, {len(schedule.entries)} scheduled, {len(pins.pins)} pinned"
+    text = f"{plural(count, 'image')}, {len(schedule.entries)} scheduled, {len(pins.pins)} pinned"
     if unfinished:
         yield Check(
             "records",

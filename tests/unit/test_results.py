@@ -90,3 +90,6 @@ def test_plots_show_values_where_the_axes_have_them() -> None:
         if each.attrib["class"] == "s0"
     ]
     assert widths[0] == 2 * widths[1]
+    long = plots.bars("t", "GB", {"a" * 60: {"": 2.0}})
+    (end,) = re.findall(r'text-anchor="end" x="(\d+)"', long)
+    assert int(end) > 60 * 7, "the name of a bar begins inside the plot"

@@ -6,6 +6,7 @@ import ast
 import difflib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -488,6 +489,14 @@ def test_log_reports_users_and_changes(repository: Path) -> None:
         "local/tool:good",
         "local/tool:other",
     }
+    for transaction, line in zip(
+        transactions,
+        re.findall(r"(?m)^\S.*$", publisher("log", "--repository", repository).out),
+        strict=True,
+    ):
+        trees, paths = transaction["paths"]["trees"], transaction["paths"]["removed"]
+        assert f"  {trees} tree{'s' * (trees != 1)} added, " in line
+        assert line.endswith(f" written, {paths} path{'s' * (paths != 1)} removed")
 
 
 def test_thin_reports_the_destination_of_the_thin_image(repository: Path, tmp_path: Path) -> None:
