@@ -40,7 +40,7 @@ def read_notifications(path: str) -> Notifications:
         raise InvalidNotifications(
             f"cannot read {path}",
             why=error.strerror or str(error),
-            hint="correct --notify, or make the file readable for this user",
+            hint=f"correct the path, or make {path} readable for this user",
         ) from error
     found = parse_notifications(data, path, os.environ, read)
     services = [each for each in found.receivers if isinstance(each.address, Service)]

@@ -368,7 +368,7 @@ def test_a_configuration_with_mistakes_is_a_usage_error_before_any_work(site: Si
     assert not site.images.exists()
     assert publisher("notify", site.notify).code == 2
     missing = publisher("ingest", site.wishes, "--notify", site.folder / "missing")
-    assert missing.code == 2 and "cannot read" in missing.err
+    assert missing.code == 2 and "correct the path, or make" in missing.err
 
 
 def test_the_configuration_can_be_checked_and_tried(
