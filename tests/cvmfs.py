@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -133,6 +134,7 @@ class Machine:
         on_wait: Callable[[str], None] | None = None,
         read_contents: ReadContents | None = None,
         memory: int = DEFAULT_MEMORY,
+        stop: threading.Event | None = None,
     ) -> CvmfsRepository:
         """The repository, in this process; `use` has to be called first."""
         return CvmfsRepository(
@@ -145,6 +147,7 @@ class Machine:
             configuration=self.configuration,
             read_contents=read_contents,
             memory=memory,
+            stop=stop,
         )
 
 

@@ -114,14 +114,17 @@ class Guard:
                     holder=reason,
                 )
 
-    def recover(self) -> None:
-        """Abort the open transaction of a command of this publisher, or of an interrupted one."""
+    def recover(self, *, of_earlier_run: bool = False) -> None:
+        """Abort the open transaction of a command of this publisher, or of an interrupted one.
+
+        `stop` ends the wait for a command only with `of_earlier_run`: otherwise this run has begun
+        the transaction, and does not leave it open.
+        """
         note = self._read_note()
         if note is None:
             return
-        # Not ended by `stop`: what this publisher has begun is aborted by it, and not left open.
         text = "waiting for cvmfs_server of an interrupted run"
-        for pause in self._pauses(text, threading.Event()):
+        for pause in self._pauses(text, self._stop if of_earlier_run else threading.Event()):
             alive = [group for group in note.pids if _is_alive(group)]
             if not alive:
                 break

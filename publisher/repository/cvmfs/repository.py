@@ -124,7 +124,7 @@ class CvmfsRepository:
         """Recover after an interrupted publisher, unless an active publisher did."""
         with self.mirror.tree.lock.hold("recovery after an interrupted run", wait=False) as held:
             if held:
-                self.guard.recover()
+                self.guard.recover(of_earlier_run=True)
             self.mirror.require_readable(alone=held)
             if held and self.mirror.pending.exists():
                 from publisher.repository.cvmfs.transaction import settle

@@ -334,7 +334,7 @@ class CvmfsTransaction:
 def settle(execution: Execution) -> None:
     """Complete or discard interrupted transactions. Requires the writer lock."""
     with execution.tree.lock.publishing():
-        execution.guard.recover()
+        execution.guard.recover(of_earlier_run=True)
     execution.guard.wait_until_free()
     execution.finish_pending()
     execution.mirror.delete_orphans()

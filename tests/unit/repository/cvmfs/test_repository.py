@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -553,6 +554,30 @@ def test_the_transaction_of_a_killed_run_is_aborted(
         assert publish(repository, images, "2") == [Status.PUBLISHED]
     assert not (mount / "half-done").exists()
     assert before.keys() <= describe_tree(mount).keys() | {""}
+
+
+def test_an_interrupt_ends_the_wait_for_the_server_of_a_killed_run(
+    machine: Machine, mount: Path, images: Path
+) -> None:
+    stop = threading.Event()  # which the first SIGINT or SIGTERM sets
+    note = machine.state / NAME / layout.STATE / "server-command.json"
+    request = Request(wish_for(f"oci:{images}:1", name="tool"))
+    repository = machine.open(NAME, wait=10_000, on_wait=lambda _: stop.set(), stop=stop)
+    server = subprocess.Popen(["sleep", "10000"], start_new_session=True)
+    try:
+        note.write_text(json.dumps({"pids": [server.pid], "began": time.time()}))
+        with Sources() as sources:
+            report = ingest([request], repository, sources, stop=stop)
+        assert server.poll() is None
+    finally:
+        server.kill()
+        server.wait()
+    assert report.interrupted and not report.outcomes
+    assert note.exists(), "another run waits for it, and aborts its transaction"
+    repository.close()
+    with opened(machine) as repository:
+        assert publish(repository, images, "1") == [Status.PUBLISHED]
+    assert is_clean(machine)
 
 
 def test_a_stale_note_does_not_abort_a_transaction_of_another_user(
