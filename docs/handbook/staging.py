@@ -196,7 +196,8 @@ def _navigation() -> str:
     return (
         "\n\n"
         + "\n\n".join(parts)
-        + f"\n\n```{{toctree}}\n:hidden:\n\n{page_name(CONTENTS)}\n```\n"
+        + "\n\n```{toctree}\n:hidden:\n:caption: Index\n\n"
+        + f"All pages <{page_name(CONTENTS)}>\n```\n"
     )
 
 
