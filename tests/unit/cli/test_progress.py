@@ -11,8 +11,12 @@ import pytest
 from rich.console import Console
 
 from publisher.cli.live_progress import LiveProgress
+from publisher.codec import JsonObject
 from publisher.ingest.report import Outcome, Status
 from publisher.repository.lock import new_lock
+from publisher.times import utc_now
+from publisher.tree import layout
+from publisher.tree.schedule import RemoveSchedule, ScheduledRemoval
 from tests.any_repository import NAME, make_repository
 from tests.command import command, succeed
 from tests.layer_builder import file, image, layer, write_layout
@@ -44,7 +48,13 @@ def test_the_first_interrupt_is_shown_and_no_live_line_remains(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "waits_for"), [("directory", "lock"), ("cvmfs", "lock"), ("cvmfs", "server")]
+    ("kind", "waits_for"),
+    [
+        ("directory", "lock"),
+        ("directory", "lock before the first image"),
+        ("cvmfs", "lock"),
+        ("cvmfs", "server"),
+    ],
 )
 def test_the_first_interrupt_ends_a_wait_for_others(
     kind: str, waits_for: str, tmp_path: Path
@@ -53,8 +63,14 @@ def test_the_first_interrupt_ends_a_wait_for_others(
     write_layout(image(layer(file("a"))), tmp_path / "layout", "1")
     words = ("ingest-image", f"oci:{tmp_path}/layout:1", "--repository", place.url)
     with ExitStack() as others:
-        if waits_for == "lock":
+        if waits_for.startswith("lock"):
             place.state.mkdir(parents=True, exist_ok=True)
+            if waits_for != "lock":  # to convert what an earlier release wrote
+                retired = ScheduledRemoval(
+                    *("a:1", "a:1", FIRST, FIRST, JsonObject("{}"), "removed", utc_now(), utc_now())
+                )
+                schedule = RemoveSchedule((retired,)).to_bytes()
+                (place.root / layout.REMOVE_SCHEDULE).write_bytes(schedule)
             others.enter_context(new_lock(place.state / "lock"))
         else:
             assert place.machine is not None
