@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 
 from publisher.errors import InvalidManifest, PublisherError
 from publisher.lazy import dataclass
@@ -77,18 +78,20 @@ def load_image(repository: Repository, name: str) -> PublishedImage:
 def _published_instead(repository: Repository, name: str) -> str:
     """Return where to look in place of `name`: at other tags, or at the list of all images."""
     parent, _, last = name.rpartition("/")
-    tags = []
+    tags: list[str] = []
     if parent and ".." not in name.split("/"):
         with suppress(OSError):
-            tags = [
+            # The latest first, so that no more of them are looked up than needed.
+            published = (
                 f"{parent}/{each}"
-                for each in repository.children(layout.image_metadata(parent))
+                for each in reversed(repository.children(layout.image_metadata(parent)))
                 if each.startswith(f"{last.partition(':')[0]}:")
                 and repository.exists(layout.manifest_file(f"{parent}/{each}"))
-            ]
+            )
+            tags = list(islice(published, _TAGS_SHOWN + 1))
     if tags:
         more = ", …" if len(tags) > _TAGS_SHOWN else ""
-        return f"name a published tag: {', '.join(tags[-_TAGS_SHOWN:])}{more}"
+        return f"name a published tag: {', '.join(reversed(tags[:_TAGS_SHOWN]))}{more}"
     return "`publisher list` shows what is; names are registry/path/name:tag"
 
 
