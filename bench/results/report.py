@@ -82,7 +82,7 @@ def _run(documents: Results) -> dict[str, Any]:
         load = f"{how['load'][0]} to {how['load'][1]}"
         date = f"{how['date'][:16].replace('T', ' ')} UTC"
         rows.append((name, how["commit"], date, load, f"{how['seconds']:,} s"))
-    machines = {", ".join(f"{key} {value}" for key, value in how["machine"].items())
+    machines = {", ".join(f"{key}: {value}" for key, value in how["machine"].items())
                 for how in hows.values()}  # fmt: skip
     loads = [load for how in hows.values() for load in how["load"]]
     return {
