@@ -87,7 +87,7 @@ def test_the_commands_of_the_docker_page_work(short: Path, real_images: RealImag
     [wishes] = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
     commands = re.findall(r"^\$ (.*)$", page, re.M)
     commands = [command for command in commands if "--runtime" not in command]
-    assert len(commands) == 4, "those with the plugin"
+    assert len(commands) == 5, "those with the plugin"
     tree = short / "tree"
     with docker_registry(short / "registry") as registry:
         registry.push(real_images.source("base"), "library/debian:stable")
@@ -96,7 +96,6 @@ def test_the_commands_of_the_docker_page_work(short: Path, real_images: RealImag
         wishes = wishes.replace("/srv/images", str(tree))
         wishes = wishes.replace("registry.example.org", f"http://{registry.host}")
         (short / "wishlist.yaml").write_text(wishes)
-        succeed("ingest", short / "wishlist.yaml", "--config", config)
         with (
             thin_plugin(short) as (name, _),
             dockerd(
@@ -116,6 +115,7 @@ def test_the_commands_of_the_docker_page_work(short: Path, real_images: RealImag
             }
             for command in commands:
                 command = command.replace("registry.example.org", registry.host)
+                command = command.replace("publisher ingest", f"publisher ingest --config {config}")
                 # this engine has no network
                 command = command.replace("docker run", "docker run --network none")
                 printed = run("sh", "-c", command, cwd=short, env=variables)
